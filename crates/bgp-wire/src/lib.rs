@@ -1,0 +1,66 @@
+//! BGP-4 messages to and from bytes: deterministic, and without sockets, clocks or shared state.
+//!
+//! Decoding is total: any bytes give a [`Message`] or a [`MessageError`] that carries the NOTIFICATION to answer
+//! with, never a panic. A fault inside an UPDATE's path attributes does not fail the message: RFC 7606 asks for
+//! "treat-as-withdraw" or "attribute discard", and [`Update`] carries which of them applies and why.
+//!
+//! A file for each message, and one for each kind of attribute:
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`family`] | address families (RFC 4760) |
+//! | [`header`] | framing: marker, length, type (RFC 4271 §4.1) |
+//! | [`open`], [`capability`] | OPEN and its capabilities (RFC 4271 §4.2, RFC 5492) |
+//! | [`update`], [`nlri`] | UPDATE and the prefixes in it (RFC 4271 §4.3, RFC 4760) |
+//! | [`attribute`], [`as_path`], [`community`] | path attributes (RFC 4271 §5, RFC 7606) |
+//! | [`notification`] | NOTIFICATION: codes, subcodes, data (RFC 4271 §4.5, RFC 4486, RFC 6608, RFC 9003) |
+//! | [`route_refresh`] | ROUTE-REFRESH (RFC 2918, RFC 7313) |
+#![forbid(unsafe_code)]
+
+pub mod as_path;
+pub mod attribute;
+pub mod capability;
+pub mod community;
+pub mod family;
+pub mod header;
+pub mod nlri;
+pub mod notification;
+pub mod open;
+pub mod route_refresh;
+pub mod update;
+
+pub use as_path::{AsPath, Segment, SegmentKind};
+pub use attribute::{Aggregator, Attributes, NextHop, Origin, UnknownAttribute};
+pub use capability::Capability;
+pub use community::{Community, ExtendedCommunity, LargeCommunity};
+pub use family::Family;
+pub use header::{Message, MessageError};
+pub use notification::Notification;
+pub use open::Open;
+pub use route_refresh::RouteRefresh;
+pub use update::{Fault, Reaction, Update};
+
+/// An autonomous system number, always four octets here (RFC 6793).
+pub type Asn = u32;
+
+/// AS_TRANS: stands for a four-octet number where only two octets fit (RFC 6793 §9).
+pub const AS_TRANS: u16 = 23456;
+
+/// What both sides agreed on in their OPENs, as far as it changes how later messages are written and read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Context {
+    /// Both sides sent the four-octet AS capability: AS_PATH and AGGREGATOR hold four octets a number (RFC 6793).
+    pub four_octet_as: bool,
+    /// Both sides sent the extended message capability: up to 65,535 octets instead of 4,096 (RFC 8654).
+    pub extended_message: bool,
+    /// The peer is in our own AS: decides which attributes are expected and which are discarded (RFC 7606 §7).
+    pub ibgp: bool,
+}
+
+impl Context {
+    /// The longest message that may be sent, header included.
+    #[must_use]
+    pub fn max_message_len(&self) -> usize {
+        if self.extended_message { header::MAX_EXTENDED_LEN } else { header::MAX_LEN }
+    }
+}

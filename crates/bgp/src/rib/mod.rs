@@ -1,0 +1,1 @@
+//! The RIB: being written.
