@@ -1,1 +1,18 @@
-//! (being written)
+//! The kernel's network state over rtnetlink: dumped, changed in batches, and watched.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`netns`] | network namespaces: made, entered by helper threads, kept by a file |
+//! | [`socket`] | a blocking socket that sends hundreds of requests with one system call |
+
+mod error;
+mod frame;
+pub mod netns;
+pub mod socket;
+mod sys;
+
+pub use error::Error;
+pub use socket::{Request, Socket};
+
+/// The message values that requests are made of, in the one version that this workspace uses.
+pub use netlink_packet_route as packet;
