@@ -1,1 +1,84 @@
-//! (being written)
+//! The cluster's objects as values: deterministic, and without files, sockets or clocks.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`object`] | [`Object`]: one of the kinds below, with its name and labels |
+//! | [`bgp_configuration`], [`bgp_peer`], [`bgp_filter`], [`ip_pool`] | our own kinds, `margay.dev/v1alpha1` |
+//! | [`node`] | what we use of Kubernetes' `v1` Node |
+//! | [`values`] | AS numbers, durations, peer addresses: what fields hold |
+//! | [`selector`] | label selectors, in Kubernetes' syntax and in Calico's |
+//! | [`yaml`] | files to objects; every fault with its line and what would be right |
+//! | [`index`] | objects that come and go, to [`ClusterState`] |
+//!
+//! Field names and semantics are those of Calico's `projectcalico.org/v3` where the idea is the same. A field exists
+//! only once it has an effect: one that we don't know is refused, never silently ignored.
+#![forbid(unsafe_code)]
+
+pub mod bgp_configuration;
+pub mod bgp_filter;
+pub mod bgp_peer;
+mod fault;
+pub mod index;
+pub mod ip_pool;
+pub mod node;
+pub mod object;
+pub mod selector;
+mod tree;
+pub mod values;
+pub mod yaml;
+
+pub use bgp_configuration::BgpConfigurationSpec;
+pub use bgp_filter::{Action, BgpFilterSpec, FilterRule, MatchOperator, PrefixLength};
+pub use bgp_peer::{BgpPeerSpec, NextHopMode, SourceAddress};
+pub use index::{ClusterState, Index};
+pub use ip_pool::IpPoolSpec;
+pub use node::Node;
+pub use object::{Kind, Metadata, Object, ObjectRef, Resource};
+pub use selector::Selector;
+pub use values::{AsNumber, PeerAddress};
+
+/// The API group and version of our own kinds.
+pub const API_VERSION: &str = "margay.dev/v1alpha1";
+
+/// How much a [`Problem`] matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Severity {
+    /// Something that was asked for is not in force.
+    Error,
+    /// All is in force, but hardly as it was meant.
+    Warning,
+}
+
+/// Something wrong with the configuration, for a person to read and to mend.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Problem {
+    /// Where the configuration came from: a file's name, or [`index::KUBERNETES`].
+    pub source: String,
+    /// Line in that file, from 1.
+    pub line: Option<u32>,
+    /// The object, as far as it could be told.
+    pub object: Option<ObjectRef>,
+    /// Path of the field: `spec.importV4[0].cidr`. Empty for the object as a whole.
+    pub field: String,
+    /// How much it matters.
+    pub severity: Severity,
+    /// What is wrong, and what would be right.
+    pub message: String,
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.source)?;
+        if let Some(line) = self.line {
+            write!(f, ":{line}")?;
+        }
+        f.write_str(": ")?;
+        if let Some(object) = &self.object {
+            write!(f, "{object}: ")?;
+        }
+        if !self.field.is_empty() {
+            write!(f, "{}: ", self.field)?;
+        }
+        f.write_str(&self.message)
+    }
+}

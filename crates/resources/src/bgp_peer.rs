@@ -1,0 +1,128 @@
+//! `BGPPeer`: a peer of all nodes, of one, or of those with certain labels.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::bgp_configuration::{validate_hold_time, validate_restart_time};
+use crate::fault::Fault;
+use crate::values::optional_duration;
+use crate::{AsNumber, PeerAddress, Selector};
+
+/// A peer, and which nodes have it. With neither `node` nor `nodeSelector` all nodes do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BgpPeerSpec {
+    /// The one node that has this peer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// The labels of nodes that have this peer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_selector: Option<Selector>,
+    /// Where it is. Without a port: the listen port where it is one of our nodes, else 179.
+    #[serde(rename = "peerIP")]
+    pub peer_ip: PeerAddress,
+    /// Its AS; the same as the node's makes it an internal peer.
+    pub as_number: AsNumber,
+    /// Source address of our connections.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_address: Option<SourceAddress>,
+    /// Wait for its connection, never dial.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub passive: Option<bool>,
+    /// How the next hop is set towards it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_hop_mode: Option<NextHopMode>,
+    /// Hold time to propose: zero (no keepalives), or at least 3 s.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "optional_duration"
+    )]
+    pub hold_time: Option<Duration>,
+    /// Whether graceful restart is offered to it (RFC 4724).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub graceful_restart: Option<bool>,
+    /// How long it shall keep our routes while we restart.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "optional_duration"
+    )]
+    pub max_restart_time: Option<Duration>,
+    /// Accept it only from at most this many hops away (RFC 5082); 1 is directly connected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl_security: Option<u8>,
+    /// Names of BGPFilters, applied in order: the first rule that matches decides.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub filters: Vec<String>,
+}
+
+/// Source address of our connections.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SourceAddress {
+    /// The node's InternalIP.
+    #[default]
+    UseNodeIP,
+    /// What the kernel chooses.
+    None,
+}
+
+/// How the next hop is set (RFC 4271 §5.1.3).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NextHopMode {
+    /// As the RFC says: ours towards external peers unless the route's own is on the shared subnet; unchanged towards
+    /// internal ones.
+    #[default]
+    Auto,
+    /// Ours always.
+    #[serde(rename = "Self")]
+    Own,
+    /// Unchanged always.
+    Keep,
+}
+
+impl BgpPeerSpec {
+    /// Whether all nodes have this peer.
+    #[must_use]
+    pub fn is_global(&self) -> bool {
+        self.node.is_none() && self.node_selector.is_none()
+    }
+
+    pub(crate) fn validate(&self, faults: &mut Vec<Fault>) {
+        if self.node.is_some() && self.node_selector.is_some() {
+            let message = "a peer has either `node` or `nodeSelector`: remove one of them";
+            faults.push(Fault::at("spec.nodeSelector", message));
+        }
+        if self.node.as_deref() == Some("") {
+            faults.push(Fault::at(
+                "spec.node",
+                "empty: write a node's name, or remove the field for a peer of all nodes",
+            ));
+        }
+        let ip = self.peer_ip.ip;
+        if !ip.is_ipv4() {
+            faults.push(Fault::at(
+                "spec.peerIP",
+                format!("`{ip}`: peers have IPv4 addresses so far"),
+            ));
+        } else if ip.is_unspecified() || ip.is_multicast() || ip.is_loopback() {
+            faults.push(Fault::at(
+                "spec.peerIP",
+                format!("`{ip}` can't be a peer's address"),
+            ));
+        }
+        if self.graceful_restart == Some(false) && self.max_restart_time.is_some() {
+            let message = "has no effect with `gracefulRestart: false`: remove one of them";
+            faults.push(Fault::at("spec.maxRestartTime", message));
+        }
+        if self.ttl_security == Some(0) {
+            faults.push(Fault::at(
+                "spec.ttlSecurity",
+                "counts hops: 1 is directly connected, 255 the most",
+            ));
+        }
+        validate_hold_time(self.hold_time, faults);
+        validate_restart_time("spec.maxRestartTime", self.max_restart_time, faults);
+    }
+}

@@ -1,0 +1,30 @@
+//! `IPPool`: a range that pods have their addresses from.
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::fault::Fault;
+use crate::values::cidr;
+
+/// A range of pod addresses. Together the pools say which routes are accepted from peers without a filter.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct IpPoolSpec {
+    /// The range.
+    #[serde(deserialize_with = "cidr::deserialize")]
+    pub cidr: IpNet,
+}
+
+impl IpPoolSpec {
+    pub(crate) fn validate(&self, faults: &mut Vec<Fault>) {
+        if !matches!(self.cidr, IpNet::V4(_)) {
+            faults.push(Fault::at(
+                "spec.cidr",
+                format!("`{}`: pods have IPv4 addresses so far", self.cidr),
+            ));
+        } else if self.cidr.prefix_len() == 0 {
+            let message = "a pool of all addresses would let a peer take the default route: write your pods' own range";
+            faults.push(Fault::at("spec.cidr", message));
+        }
+    }
+}

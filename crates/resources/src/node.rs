@@ -1,0 +1,142 @@
+//! What we use of Kubernetes' `v1` Node. Kubernetes owns this kind, so fields that we don't know are passed over.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::fault::Fault;
+use crate::values::parse_cidr;
+use crate::{AsNumber, Metadata};
+
+/// Annotation: the node's AS.
+pub const AS_NUMBER: &str = "margay.dev/as-number";
+
+/// Annotation: the node's BGP identifier, where it isn't the first IPv4 InternalIP.
+pub const ROUTER_ID: &str = "margay.dev/router-id";
+
+/// A node.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    /// Name, labels, annotations.
+    pub metadata: Metadata,
+    /// What is wanted.
+    #[serde(default)]
+    pub spec: NodeSpec,
+    /// What is.
+    #[serde(default)]
+    pub status: NodeStatus,
+}
+
+/// A node's `spec`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeSpec {
+    /// The first of `podCIDRs`.
+    #[serde(default, rename = "podCIDR", skip_serializing_if = "Option::is_none")]
+    pub pod_cidr: Option<String>,
+    /// Ranges of this node's pods, at most one of each family.
+    #[serde(default, rename = "podCIDRs", skip_serializing_if = "Vec::is_empty")]
+    pub pod_cidrs: Vec<String>,
+}
+
+/// A node's `status`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeStatus {
+    /// Its addresses.
+    #[serde(default)]
+    pub addresses: Vec<NodeAddress>,
+}
+
+/// One of a node's addresses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeAddress {
+    /// `InternalIP`, `Hostname`, …
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The address, or a name.
+    pub address: String,
+}
+
+impl Node {
+    /// The AS that its annotation says.
+    #[must_use]
+    pub fn as_number(&self) -> Option<AsNumber> {
+        self.metadata.annotations.get(AS_NUMBER)?.parse().ok()
+    }
+
+    /// The BGP identifier that its annotation says.
+    #[must_use]
+    pub fn router_id(&self) -> Option<Ipv4Addr> {
+        self.metadata.annotations.get(ROUTER_ID)?.parse().ok()
+    }
+
+    /// Its InternalIPs, in order.
+    pub fn internal_ips(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.status
+            .addresses
+            .iter()
+            .filter(|address| address.kind == "InternalIP")
+            .filter_map(|address| address.address.parse().ok())
+    }
+
+    /// Its first IPv4 InternalIP.
+    #[must_use]
+    pub fn internal_ipv4(&self) -> Option<Ipv4Addr> {
+        self.internal_ips().find_map(|address| match address {
+            IpAddr::V4(address) => Some(address),
+            IpAddr::V6(_) => None,
+        })
+    }
+
+    /// The ranges of its pods.
+    pub fn pod_cidrs(&self) -> impl Iterator<Item = IpNet> + '_ {
+        let only = self
+            .spec
+            .pod_cidr
+            .iter()
+            .filter(|_| self.spec.pod_cidrs.is_empty());
+        self.spec
+            .pod_cidrs
+            .iter()
+            .chain(only)
+            .filter_map(|cidr| parse_cidr(cidr).ok())
+    }
+
+    pub(crate) fn validate(&self, faults: &mut Vec<Fault>) {
+        let annotations = &self.metadata.annotations;
+        if let Some(Err(message)) = annotations
+            .get(AS_NUMBER)
+            .map(|text| text.parse::<AsNumber>())
+        {
+            faults.push(Fault::at("metadata.annotations", message).below(AS_NUMBER));
+        }
+        if let Some(text) = annotations.get(ROUTER_ID)
+            && text
+                .parse::<Ipv4Addr>()
+                .map_or(true, |id| id.is_unspecified())
+        {
+            let message =
+                format!("`{text}` is not a router id: write an IPv4 address other than 0.0.0.0");
+            faults.push(Fault::at("metadata.annotations", message).below(ROUTER_ID));
+        }
+        if let Some(Err(message)) = self.spec.pod_cidr.as_deref().map(parse_cidr) {
+            faults.push(Fault::at("spec.podCIDR", message));
+        }
+        for (index, cidr) in self.spec.pod_cidrs.iter().enumerate() {
+            if let Err(message) = parse_cidr(cidr) {
+                faults.push(Fault::at(&format!("spec.podCIDRs[{index}]"), message));
+            }
+        }
+        for (index, address) in self.status.addresses.iter().enumerate() {
+            if address.kind == "InternalIP" && address.address.parse::<IpAddr>().is_err() {
+                let message = format!("`{}` is not an address", address.address);
+                faults.push(Fault::at(
+                    &format!("status.addresses[{index}].address"),
+                    message,
+                ));
+            }
+        }
+    }
+}

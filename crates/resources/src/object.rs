@@ -1,0 +1,263 @@
+//! One object of any kind that we read.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::{Deserialize, Serialize};
+
+use crate::fault::{Fault, instead};
+use crate::tree::Tree;
+use crate::{API_VERSION, BgpConfigurationSpec, BgpFilterSpec, BgpPeerSpec, IpPoolSpec, Node};
+
+/// The kinds that we read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// [`BgpConfigurationSpec`].
+    BgpConfiguration,
+    /// [`BgpFilterSpec`].
+    BgpFilter,
+    /// [`BgpPeerSpec`].
+    BgpPeer,
+    /// [`IpPoolSpec`].
+    IpPool,
+    /// [`Node`].
+    Node,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::BgpConfiguration,
+        Self::BgpFilter,
+        Self::BgpPeer,
+        Self::IpPool,
+        Self::Node,
+    ];
+
+    /// As in an object's `kind`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::BgpConfiguration => "BGPConfiguration",
+            Self::BgpFilter => "BGPFilter",
+            Self::BgpPeer => "BGPPeer",
+            Self::IpPool => "IPPool",
+            Self::Node => "Node",
+        }
+    }
+
+    /// As in an object's `apiVersion`.
+    #[must_use]
+    pub fn api_version(self) -> &'static str {
+        match self {
+            Self::Node => "v1",
+            Self::BgpConfiguration | Self::BgpFilter | Self::BgpPeer | Self::IpPool => API_VERSION,
+        }
+    }
+
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// An object's kind and name: all of our kinds are cluster-wide. Shown as `BGPPeer/tor-a`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectRef {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its name; empty when an object lacks one.
+    pub name: String,
+}
+
+impl fmt::Display for ObjectRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.kind, self.name)
+    }
+}
+
+/// What we use of an object's `metadata`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Metadata {
+    /// The object's name.
+    pub name: String,
+    /// Its labels.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Its annotations.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// An object of one of our own kinds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Resource<S> {
+    /// Name, labels, annotations.
+    pub metadata: Metadata,
+    /// What is wanted.
+    pub spec: S,
+}
+
+/// An object of any kind that we read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Object {
+    /// Cluster-wide BGP settings.
+    BgpConfiguration(Resource<BgpConfigurationSpec>),
+    /// A filter.
+    BgpFilter(Resource<BgpFilterSpec>),
+    /// A peer of one or more nodes.
+    BgpPeer(Resource<BgpPeerSpec>),
+    /// A range of pod addresses.
+    IpPool(Resource<IpPoolSpec>),
+    /// A node.
+    Node(Node),
+}
+
+impl Object {
+    /// Its kind.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::BgpConfiguration(_) => Kind::BgpConfiguration,
+            Self::BgpFilter(_) => Kind::BgpFilter,
+            Self::BgpPeer(_) => Kind::BgpPeer,
+            Self::IpPool(_) => Kind::IpPool,
+            Self::Node(_) => Kind::Node,
+        }
+    }
+
+    /// Its metadata.
+    #[must_use]
+    pub fn metadata(&self) -> &Metadata {
+        match self {
+            Self::BgpConfiguration(object) => &object.metadata,
+            Self::BgpFilter(object) => &object.metadata,
+            Self::BgpPeer(object) => &object.metadata,
+            Self::IpPool(object) => &object.metadata,
+            Self::Node(object) => &object.metadata,
+        }
+    }
+
+    /// Its kind and name.
+    #[must_use]
+    pub fn reference(&self) -> ObjectRef {
+        ObjectRef {
+            kind: self.kind(),
+            name: self.metadata().name.clone(),
+        }
+    }
+
+    /// What is wrong with it although every field by itself can be read.
+    pub(crate) fn validate(&self) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        let metadata = self.metadata();
+        if let Err(message) = validate_name(&metadata.name) {
+            faults.push(Fault::at("metadata.name", message));
+        }
+        match self {
+            Self::BgpConfiguration(object) => object.spec.validate(&metadata.name, &mut faults),
+            Self::BgpFilter(object) => object.spec.validate(&mut faults),
+            Self::BgpPeer(object) => object.spec.validate(&mut faults),
+            Self::IpPool(object) => object.spec.validate(&mut faults),
+            Self::Node(object) => object.validate(&mut faults),
+        }
+        faults
+    }
+
+    /// Reads one document of a known kind.
+    pub(crate) fn from_tree(kind: Kind, tree: &Tree) -> Result<Self, Fault> {
+        check_metadata(tree)?;
+        Ok(match kind {
+            Kind::BgpConfiguration => Self::BgpConfiguration(resource(tree)?),
+            Kind::BgpFilter => Self::BgpFilter(resource(tree)?),
+            Kind::BgpPeer => Self::BgpPeer(resource(tree)?),
+            Kind::IpPool => Self::IpPool(resource(tree)?),
+            Kind::Node => Self::Node(Node::deserialize(tree)?),
+        })
+    }
+}
+
+fn resource<S: DeserializeOwned>(tree: &Tree) -> Result<Resource<S>, Fault> {
+    /// The envelope as written; `status` is what somebody copied from a cluster.
+    #[derive(Deserialize)]
+    #[serde(
+        rename_all = "camelCase",
+        deny_unknown_fields,
+        bound = "S: DeserializeOwned"
+    )]
+    struct Document<S> {
+        #[serde(rename = "apiVersion")]
+        _api_version: IgnoredAny,
+        #[serde(rename = "kind")]
+        _kind: IgnoredAny,
+        metadata: Metadata,
+        spec: S,
+        #[serde(default, rename = "status")]
+        _status: Option<IgnoredAny>,
+    }
+    let Document { metadata, spec, .. } = Document::deserialize(tree)?;
+    Ok(Resource { metadata, spec })
+}
+
+/// A misspelt `labels` would silently take a node out of every selector.
+fn check_metadata(tree: &Tree) -> Result<(), Fault> {
+    const KNOWN: &[&str] = &["name", "labels", "annotations"];
+    const IGNORED: &[&str] = &[
+        "creationTimestamp",
+        "deletionGracePeriodSeconds",
+        "deletionTimestamp",
+        "finalizers",
+        "generateName",
+        "generation",
+        "managedFields",
+        "namespace",
+        "ownerReferences",
+        "resourceVersion",
+        "selfLink",
+        "uid",
+    ];
+    let Some(metadata) = tree.child("metadata") else {
+        return Ok(());
+    };
+    match metadata
+        .keys()
+        .find(|key| !KNOWN.contains(&key.name.as_str()) && !IGNORED.contains(&key.name.as_str()))
+    {
+        Some(key) => {
+            let message = format!("no such field{}", instead(&key.name, KNOWN));
+            Err(Fault::at("metadata", message)
+                .below(&key.name)
+                .on_line(key.line))
+        }
+        None => Ok(()),
+    }
+}
+
+/// RFC 1123 subdomain, as Kubernetes has it.
+fn validate_name(name: &str) -> Result<(), String> {
+    if name.is_empty() {
+        return Err("an object needs a name".to_owned());
+    }
+    let label = |part: &str| {
+        !part.is_empty()
+            && !part.starts_with('-')
+            && !part.ends_with('-')
+            && part
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+    };
+    if name.len() > 253 || !name.split('.').all(label) {
+        return Err(format!(
+            "`{name}` is not a name: use lower-case letters, digits, `-` and `.`, as in `rack-a.tor-1`"
+        ));
+    }
+    Ok(())
+}

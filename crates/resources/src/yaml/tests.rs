@@ -1,0 +1,404 @@
+use expect_test::{Expect, expect};
+
+use super::parse;
+
+/// What loads, then what is wrong.
+#[track_caller]
+fn check(text: &str, expected: &Expect) {
+    let parsed = parse("a.yaml", text);
+    let mut shown = String::new();
+    for (line, object) in &parsed.objects {
+        shown += &format!("{line}: {}\n", object.reference());
+    }
+    for problem in &parsed.problems {
+        shown += &format!("{problem}\n");
+    }
+    expected.assert_eq(&shown);
+}
+
+const PEER: &str = "apiVersion: margay.dev/v1alpha1\nkind: BGPPeer\nmetadata: {name: tor}\n";
+
+#[track_caller]
+fn check_peer(spec: &str, expected: &Expect) {
+    check(&format!("{PEER}spec:\n{spec}"), expected);
+}
+
+#[test]
+fn every_kind_loads() {
+    check(
+        r#"# A cluster.
+apiVersion: margay.dev/v1alpha1
+kind: BGPConfiguration
+metadata: {name: default}
+spec: {asNumber: "1.10", listenPort: 1179, nodeToNodeMeshEnabled: false, holdTime: 9s, nodeMeshMaxRestartTime: 2m}
+---
+apiVersion: margay.dev/v1alpha1
+kind: BGPPeer
+metadata:
+  name: tor
+  uid: 0d9f
+spec:
+  peerIP: 192.0.2.1:1179
+  asNumber: 65001
+  nodeSelector: rack == 'a' && !spot
+  sourceAddress: None
+  nextHopMode: Self
+  passive: true
+  ttlSecurity: 1
+  filters: [pods]
+status: {}
+---
+# Nothing here.
+---
+apiVersion: margay.dev/v1alpha1
+kind: BGPFilter
+metadata: {name: pods}
+spec:
+  importV4:
+  - {cidr: 10.0.0.0/8, matchOperator: In, prefixLength: {min: 16, max: 24}, action: Accept}
+  exportV4:
+  - action: Reject
+---
+apiVersion: margay.dev/v1alpha1
+kind: IPPool
+metadata: {name: pods}
+spec: {cidr: 10.244.0.0/16}
+---
+apiVersion: v1
+kind: Node
+metadata:
+  name: n1
+  labels: {rack: a}
+  annotations: {margay.dev/as-number: "64600"}
+spec: {podCIDR: 10.244.1.0/24, podCIDRs: [10.244.1.0/24], providerID: x}
+status:
+  addresses: [{type: InternalIP, address: 192.0.2.10}, {type: Hostname, address: n1}]
+  capacity: {cpu: 8}
+"#,
+        &expect![[r#"
+            2: BGPConfiguration/default
+            7: BGPPeer/tor
+            25: BGPFilter/pods
+            34: IPPool/pods
+            39: Node/n1
+        "#]],
+    );
+}
+
+#[test]
+fn a_json_list_loads() {
+    check(
+        r#"{"apiVersion": "v1", "kind": "List", "items": [
+  {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}},
+  {"apiVersion": "margay.dev/v1alpha1", "kind": "IPPool", "metadata": {"name": "p"}, "spec": {"cidr": "10.0.0.1/8"}}
+]}"#,
+        &expect![[r#"
+            2: Node/n1
+            a.yaml:3: IPPool/p: spec.cidr: `10.0.0.1/8` has bits set beyond its prefix length: did you mean `10.0.0.0/8`?
+        "#]],
+    );
+}
+
+#[test]
+fn a_fault_leaves_the_other_documents_alone() {
+    check(
+        "apiVersion: v1\nkind: Node\nmetadata: {name: n1}\n---\napiVersion: v1\nkind: Node\nmetadata:\n  name: n2\nspec: {podCIDR: [\n---\napiVersion: v1\nkind: Node\nmetadata: {name: n3}\n",
+        &expect![[r#"
+            1: Node/n1
+            11: Node/n3
+            a.yaml:9: Node/n2: not YAML: unclosed bracket '['
+        "#]],
+    );
+}
+
+#[test]
+fn documents_that_are_no_objects() {
+    check(
+        "just text\n",
+        &expect![[r#"
+        a.yaml:1: an object is expected: `apiVersion`, `kind`, `metadata`, `spec`
+    "#]],
+    );
+    check(
+        "kind: Nod\n",
+        &expect![[r#"
+        a.yaml:1: kind: `Nod` is not a kind that Margay reads; did you mean `Node`?
+    "#]],
+    );
+    check(
+        "a: 1\na: 2\n",
+        &expect![[r#"
+            a.yaml:2: not YAML: duplicate mapping key: a
+        "#]],
+    );
+    check(
+        "apiVersion: v1\nkind: BGPPeer\nmetadata: {name: x}\n",
+        &expect![[r#"
+            a.yaml:1: BGPPeer/x: apiVersion: `v1` is not a version of BGPPeer: write `margay.dev/v1alpha1`
+        "#]],
+    );
+    check(
+        "apiVersion: projectcalico.org/v3\nkind: IPPool\nmetadata: {name: x}\n",
+        &expect![[r#"
+            a.yaml:1: IPPool/x: apiVersion: `projectcalico.org/v3` is not a version of IPPool: write `margay.dev/v1alpha1`
+        "#]],
+    );
+    check(
+        "kind: Node\n",
+        &expect![[r#"
+        a.yaml:1: Node/: apiVersion: missing: write `v1`
+    "#]],
+    );
+    check("", &expect![""]);
+    check(
+        "apiVersion: v1\nkind: Node\n",
+        &expect![[r#"
+        a.yaml:1: Node/: `metadata` is missing
+    "#]],
+    );
+    check(
+        "apiVersion: v1\nkind: Node\nmetadata: {name: N_1}\n",
+        &expect![[r#"
+            a.yaml:3: Node/N_1: metadata.name: `N_1` is not a name: use lower-case letters, digits, `-` and `.`, as in `rack-a.tor-1`
+        "#]],
+    );
+    check(
+        "apiVersion: v1\nkind: Node\nmetadata: {name: n1, lables: {a: b}}\n",
+        &expect![[r#"
+            a.yaml:3: Node/n1: metadata.lables: no such field; did you mean `labels`?
+        "#]],
+    );
+    check(
+        "apiVersion: v1\nkind: Node\nmetadata: {name: n1, labels: {rack: 1, spot: yes}}\n",
+        &expect![[r#"
+            a.yaml:3: Node/n1: metadata.labels.rack: `1` must be text here: put it in quotes
+        "#]],
+    );
+}
+
+#[test]
+fn fields_that_are_unknown_or_missing() {
+    check_peer(
+        "  asNumber: 65001\n",
+        &expect![[r#"
+        a.yaml:5: BGPPeer/tor: spec: `peerIP` is missing
+    "#]],
+    );
+    check_peer(
+        "  peerIP: 192.0.2.1\n",
+        &expect![[r#"
+        a.yaml:5: BGPPeer/tor: spec: `asNumber` is missing
+    "#]],
+    );
+    check_peer(
+        "  peerIp: 192.0.2.1\n  asNumber: 65001\n",
+        &expect![[r#"
+        a.yaml:5: BGPPeer/tor: spec.peerIp: no such field; did you mean `peerIP`?
+    "#]],
+    );
+    check_peer(
+        "  peerIP: 192.0.2.1\n  asNumber: 65001\n  password: {}\n",
+        &expect![[r#"
+            a.yaml:7: BGPPeer/tor: spec.password: Calico's `password` has no effect in Margay: remove it
+        "#]],
+    );
+    check_peer(
+        "  peerIP: 192.0.2.1\n  asNumber: 65001\n  colour: red\n",
+        &expect![[r#"
+            a.yaml:7: BGPPeer/tor: spec.colour: no such field; it may be `node`, `nodeSelector`, `peerIP`, `asNumber`, `sourceAddress`, `passive`, `nextHopMode`, `holdTime`, `gracefulRestart`, `maxRestartTime`, `ttlSecurity`, `filters`
+        "#]],
+    );
+    check(
+        "apiVersion: margay.dev/v1alpha1\nkind: IPPool\nmetadata: {name: p}\nspce: {cidr: 10.0.0.0/8}\n",
+        &expect![[r#"
+            a.yaml:4: IPPool/p: spce: no such field; did you mean `spec`?
+        "#]],
+    );
+}
+
+#[test]
+fn values_that_cannot_be() {
+    check_peer(
+        "  peerIP: tor-a.example\n  asNumber: 65001\n",
+        &expect![[r#"
+        a.yaml:5: BGPPeer/tor: spec.peerIP: `tor-a.example` is not an address: write `192.0.2.1`, `192.0.2.1:1179` or `[2001:db8::1]:1179`
+    "#]],
+    );
+    check_peer(
+        "  peerIP: 2001:db8::1\n  asNumber: 65001\n",
+        &expect![[r#"
+        a.yaml:5: BGPPeer/tor: spec.peerIP: `2001:db8::1`: peers have IPv4 addresses so far
+    "#]],
+    );
+    check_peer(
+        "  peerIP: 192.0.2.1\n  asNumber: 0\n",
+        &expect![[r#"
+        a.yaml:6: BGPPeer/tor: spec.asNumber: AS 0 is reserved (RFC 7607): write 1 to 4294967294
+    "#]],
+    );
+    check_peer(
+        "  peerIP: 192.0.2.1\n  asNumber: 1.10\n",
+        &expect![[r#"
+        a.yaml:6: BGPPeer/tor: spec.asNumber: a dotted AS number must be in quotes, as in "1.10"
+    "#]],
+    );
+    check_peer(
+        "  peerIP: 192.0.2.1\n  asNumber: [65001]\n",
+        &expect![[r#"
+        a.yaml:6: BGPPeer/tor: spec.asNumber: a list is not an AS number (1 to 4294967294)
+    "#]],
+    );
+}
+
+#[test]
+fn settings_that_cannot_be() {
+    let peer = "  peerIP: 192.0.2.1\n  asNumber: 65001\n";
+    check_peer(
+        &format!("{peer}  holdTime: 2s\n"),
+        &expect![[r#"
+        a.yaml:7: BGPPeer/tor: spec.holdTime: a hold time of 2s can't be: write `3s` to `65535s`, or `0s` for none (RFC 4271 §4.2)
+    "#]],
+    );
+    check_peer(
+        &format!("{peer}  holdTime: 90\n"),
+        &expect![[r#"
+        a.yaml:7: BGPPeer/tor: spec.holdTime: a duration needs its unit: write `90s`
+    "#]],
+    );
+    check_peer(
+        &format!("{peer}  holdTime: 1.5s\n"),
+        &expect![[r#"
+        a.yaml:7: BGPPeer/tor: spec.holdTime: `1.5s` is not a duration of whole seconds: write it as in `90s`, `1m30s` or `2h`
+    "#]],
+    );
+    check_peer(
+        &format!("{peer}  maxRestartTime: 2h\n"),
+        &expect![[r#"
+        a.yaml:7: BGPPeer/tor: spec.maxRestartTime: a restart time of 7200s can't be: write `1s` to `4095s` (RFC 4724 §3)
+    "#]],
+    );
+    check_peer(
+        &format!("{peer}  gracefulRestart: false\n  maxRestartTime: 60s\n"),
+        &expect![[r#"
+            a.yaml:8: BGPPeer/tor: spec.maxRestartTime: has no effect with `gracefulRestart: false`: remove one of them
+        "#]],
+    );
+    check_peer(
+        &format!("{peer}  passive: yes\n"),
+        &expect![[r#"
+            a.yaml:7: BGPPeer/tor: spec.passive: `yes` is not `true` or `false`
+        "#]],
+    );
+    check_peer(
+        &format!("{peer}  nextHopMode: self\n"),
+        &expect![[r#"
+        a.yaml:7: BGPPeer/tor: spec.nextHopMode: `self` is unknown; did you mean `Self`?
+    "#]],
+    );
+    check_peer(
+        &format!("{peer}  ttlSecurity: 256\n"),
+        &expect![[r#"
+            a.yaml:7: BGPPeer/tor: spec.ttlSecurity: `256` is not a number from 0 to 255
+        "#]],
+    );
+    check_peer(
+        &format!("{peer}  nodeSelector: rack == (a)\n"),
+        &expect![[r#"
+            a.yaml:7: BGPPeer/tor: spec.nodeSelector: `rack == (a)`: expected a value at column 9
+        "#]],
+    );
+    check_peer(
+        &format!("{peer}  node: n1\n  nodeSelector: rack == 'a'\n"),
+        &expect![[r#"
+            a.yaml:8: BGPPeer/tor: spec.nodeSelector: a peer has either `node` or `nodeSelector`: remove one of them
+        "#]],
+    );
+    check_peer(
+        &format!("{peer}  filters: pods\n"),
+        &expect![[r#"
+            a.yaml:7: BGPPeer/tor: spec.filters: `pods` is not a list
+        "#]],
+    );
+}
+
+#[test]
+fn filters_that_cannot_be() {
+    check(
+        r"apiVersion: margay.dev/v1alpha1
+kind: BGPFilter
+metadata: {name: f}
+spec:
+  importV4:
+  - action: Accept
+    cidr: 10.0.0.0/8
+  - matchOperator: In
+    action: Reject
+  - {cidr: 2001:db8::/32, matchOperator: In, action: Reject}
+  exportV4:
+  - cidr: 10.0.0.0/8
+    matchOperator: Equal
+    prefixLength: {min: 8}
+    action: Accept
+  - cidr: 10.0.0.0/8
+    matchOperator: In
+    action: Accept
+    prefixLength:
+      min: 25
+      max: 24
+",
+        &expect![[r#"
+            a.yaml:7: BGPFilter/f: spec.importV4[0].cidr: needs `matchOperator`: Equal, NotEqual, In or NotIn
+            a.yaml:8: BGPFilter/f: spec.importV4[1].matchOperator: needs a `cidr` to compare with
+            a.yaml:10: BGPFilter/f: spec.importV4[2].cidr: `2001:db8::/32` is not IPv4: an IPv4 rule would never match it
+            a.yaml:14: BGPFilter/f: spec.exportV4[0].prefixLength: goes with a `cidr` and `matchOperator: In` or `NotIn`
+            a.yaml:19: BGPFilter/f: spec.exportV4[1].prefixLength: `min: 25` is above `max: 24`: no route would match
+        "#]],
+    );
+    check(
+        "apiVersion: margay.dev/v1alpha1\nkind: BGPFilter\nmetadata: {name: f}\nspec:\n  importV4:\n  - cidr: 10.0.0.0/8\n    matchOperator: Within\n    action: Accept\n",
+        &expect![[r#"
+            a.yaml:7: BGPFilter/f: spec.importV4[0].matchOperator: `Within` is unknown; it may be `Equal`, `NotEqual`, `In`, `NotIn`
+        "#]],
+    );
+    check(
+        "apiVersion: margay.dev/v1alpha1\nkind: BGPFilter\nmetadata: {name: f}\nspec:\n  importV4:\n  - cidr: 10.0.0.0/8\n    action: accept\n",
+        &expect![[r#"
+            a.yaml:7: BGPFilter/f: spec.importV4[0].action: `accept` is unknown; did you mean `Accept`?
+        "#]],
+    );
+}
+
+#[test]
+fn configurations_that_cannot_be() {
+    let head = "apiVersion: margay.dev/v1alpha1\nkind: BGPConfiguration\n";
+    check(
+        &format!("{head}metadata: {{name: defautl}}\nspec: {{}}\n"),
+        &expect![[r#"
+            a.yaml:3: BGPConfiguration/defautl: metadata.name: a BGPConfiguration named `defautl` has no effect: it is `default`, or `node.` and a node's name
+        "#]],
+    );
+    check(
+        &format!("{head}metadata: {{name: node.n1}}\nspec:\n  nodeToNodeMeshEnabled: true\n"),
+        &expect![[r#"
+            a.yaml:5: BGPConfiguration/node.n1: spec.nodeToNodeMeshEnabled: the mesh is on or off for all nodes: set this in `default`
+        "#]],
+    );
+    check(
+        &format!("{head}metadata: {{name: default}}\nspec:\n  listenPort: 0\n"),
+        &expect![[r#"
+            a.yaml:5: BGPConfiguration/default: spec.listenPort: a port is 1 to 65535; 179 is BGP's
+        "#]],
+    );
+    check(
+        &format!("{head}metadata: {{name: default}}\nspec:\n  listenPort: 99999\n"),
+        &expect![[r#"
+            a.yaml:5: BGPConfiguration/default: spec.listenPort: `99999` is not a number from 0 to 65535
+        "#]],
+    );
+    check(
+        &format!("{head}metadata: {{name: default}}\nspec:\n"),
+        &expect![[r#"
+            a.yaml:4: BGPConfiguration/default: spec: an empty value is not a mapping of fields
+        "#]],
+    );
+}
