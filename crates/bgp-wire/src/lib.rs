@@ -21,6 +21,7 @@ pub mod as_path;
 pub mod attribute;
 pub mod capability;
 pub mod community;
+mod cursor;
 pub mod family;
 pub mod header;
 pub mod nlri;
@@ -31,14 +32,15 @@ pub mod update;
 
 pub use as_path::{AsPath, Segment, SegmentKind};
 pub use attribute::{Aggregator, Attributes, NextHop, Origin, UnknownAttribute};
-pub use capability::Capability;
+pub use capability::{Capability, GracefulRestart};
 pub use community::{Community, ExtendedCommunity, LargeCommunity};
 pub use family::Family;
 pub use header::{Message, MessageError};
+pub use nlri::Nlri;
 pub use notification::Notification;
 pub use open::Open;
 pub use route_refresh::RouteRefresh;
-pub use update::{Fault, Reaction, Update};
+pub use update::{Fault, Reaction, Update, UpdateBuilder};
 
 /// An autonomous system number, always four octets here (RFC 6793).
 pub type Asn = u32;
@@ -47,7 +49,9 @@ pub type Asn = u32;
 pub const AS_TRANS: u16 = 23456;
 
 /// What both sides agreed on in their OPENs, as far as it changes how later messages are written and read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+///
+/// The default is what holds before: neither capability, an external peer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Context {
     /// Both sides sent the four-octet AS capability: AS_PATH and AGGREGATOR hold four octets a number (RFC 6793).
     pub four_octet_as: bool,
@@ -58,9 +62,29 @@ pub struct Context {
 }
 
 impl Context {
+    /// What the OPENs that the two sides sent each other come to.
+    #[must_use]
+    pub fn negotiated(local: &Open, remote: &Open) -> Self {
+        let has_four_octet_as = |open: &Open| {
+            open.capabilities
+                .iter()
+                .any(|capability| matches!(capability, Capability::FourOctetAs(_)))
+        };
+        Self {
+            four_octet_as: has_four_octet_as(local) && has_four_octet_as(remote),
+            extended_message: local.has(&Capability::ExtendedMessage)
+                && remote.has(&Capability::ExtendedMessage),
+            ibgp: local.asn == remote.asn,
+        }
+    }
+
     /// The longest message that may be sent, header included.
     #[must_use]
     pub fn max_message_len(&self) -> usize {
-        if self.extended_message { header::MAX_EXTENDED_LEN } else { header::MAX_LEN }
+        if self.extended_message {
+            header::MAX_EXTENDED_LEN
+        } else {
+            header::MAX_LEN
+        }
     }
 }

@@ -1,10 +1,174 @@
-//! Prefixes in an UPDATE (RFC 4271 §4.3, RFC 4760 §5).
+//! Prefixes in an UPDATE (RFC 4271 §4.3, RFC 4760 §5): a length in bits, and as many octets as it needs.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::Family;
 
-/// A checked run of prefixes of one family, still as bytes: iterating it can't fail.
+/// A checked run of prefixes of one family, still as bytes: iterating it can't fail and allocates nothing.
+///
+/// Only IPv4 unicast and IPv6 unicast have runs. Bits beyond a prefix's length are zero in what
+/// [`iter`](Self::iter) gives, whatever they were on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Nlri<'a> {
     pub(crate) family: Family,
     pub(crate) bytes: &'a [u8],
+    pub(crate) count: usize,
+}
+
+impl<'a> Nlri<'a> {
+    /// Checks a run; the error says what is wrong with it.
+    pub(crate) fn check(family: Family, bytes: &'a [u8]) -> Result<Self, &'static str> {
+        let max = max_prefix_len(family).ok_or("prefixes of an unknown family")?;
+        let mut count = 0;
+        let mut at = 0;
+        while let Some(&len) = bytes.get(at) {
+            if len > max {
+                return Err("prefix length over the family's maximum");
+            }
+            at += 1 + octets(len);
+            count += 1;
+        }
+        if at == bytes.len() {
+            Ok(Self {
+                family,
+                bytes,
+                count,
+            })
+        } else {
+            Err("prefix overruns its field")
+        }
+    }
+
+    /// The family that all prefixes are of.
+    #[must_use]
+    pub fn family(&self) -> Family {
+        self.family
+    }
+
+    /// How many prefixes there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// The prefixes, in the order of the wire; one may come more than once.
+    #[must_use]
+    pub fn iter(&self) -> Iter<'a> {
+        Iter {
+            v6: self.family == Family::IPV6_UNICAST,
+            bytes: self.bytes,
+            count: self.count,
+        }
+    }
+}
+
+impl<'a> IntoIterator for Nlri<'a> {
+    type Item = IpNet;
+    type IntoIter = Iter<'a>;
+
+    fn into_iter(self) -> Iter<'a> {
+        self.iter()
+    }
+}
+
+impl<'a> IntoIterator for &Nlri<'a> {
+    type Item = IpNet;
+    type IntoIter = Iter<'a>;
+
+    fn into_iter(self) -> Iter<'a> {
+        self.iter()
+    }
+}
+
+/// The prefixes of an [`Nlri`].
+#[derive(Debug, Clone)]
+pub struct Iter<'a> {
+    v6: bool,
+    bytes: &'a [u8],
+    count: usize,
+}
+
+impl Iterator for Iter<'_> {
+    type Item = IpNet;
+
+    #[inline]
+    fn next(&mut self) -> Option<IpNet> {
+        let (&len, rest) = self.bytes.split_first()?;
+        let (address, rest) = rest.split_at_checked(octets(len))?;
+        self.bytes = rest;
+        self.count -= 1;
+        // The run was checked, so the length is never over the maximum and `ok` never gives `None`.
+        if self.v6 {
+            let mut octets = [0; 16];
+            octets.get_mut(..address.len())?.copy_from_slice(address);
+            let mask = u128::MAX.checked_shl(128 - u32::from(len)).unwrap_or(0);
+            Ipv6Net::new(Ipv6Addr::from_bits(u128::from_be_bytes(octets) & mask), len)
+                .ok()
+                .map(IpNet::V6)
+        } else {
+            let mut octets = [0; 4];
+            octets.get_mut(..address.len())?.copy_from_slice(address);
+            let mask = u32::MAX.checked_shl(32 - u32::from(len)).unwrap_or(0);
+            Ipv4Net::new(Ipv4Addr::from_bits(u32::from_be_bytes(octets) & mask), len)
+                .ok()
+                .map(IpNet::V4)
+        }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.count, Some(self.count))
+    }
+}
+
+impl ExactSizeIterator for Iter<'_> {}
+
+impl std::iter::FusedIterator for Iter<'_> {}
+
+/// Longest prefix of a family, where we know it.
+fn max_prefix_len(family: Family) -> Option<u8> {
+    match family {
+        Family::IPV4_UNICAST => Some(32),
+        Family::IPV6_UNICAST => Some(128),
+        _ => None,
+    }
+}
+
+/// How many octets a prefix of `len` bits takes, besides the length.
+#[inline]
+fn octets(len: u8) -> usize {
+    usize::from(len).div_ceil(8)
+}
+
+/// How many octets a prefix takes on the wire.
+#[inline]
+pub(crate) fn encoded_len(prefix: IpNet) -> usize {
+    1 + octets(prefix.prefix_len())
+}
+
+/// Writes one prefix, bits beyond its length zero.
+#[inline]
+pub(crate) fn encode(prefix: IpNet, out: &mut Vec<u8>) {
+    let len = prefix.prefix_len();
+    out.push(len);
+    match prefix {
+        IpNet::V4(prefix) => out.extend_from_slice(&prefix.network().octets()[..octets(len)]),
+        IpNet::V6(prefix) => out.extend_from_slice(&prefix.network().octets()[..octets(len)]),
+    }
+}
+
+/// The family that a prefix is of.
+#[must_use]
+pub fn family_of(prefix: IpNet) -> Family {
+    match prefix {
+        IpNet::V4(_) => Family::IPV4_UNICAST,
+        IpNet::V6(_) => Family::IPV6_UNICAST,
+    }
 }
