@@ -1,1 +1,58 @@
-//! (being written)
+//! Requests and responses of the agent's local sockets, as values: deterministic, and without sockets.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`status`] | `GET /v1/status` |
+//! | [`peer`] | `GET /v1/bgp/peers`, `GET /v1/bgp/peers/{address}` |
+//! | [`bgp_route`] | `GET /v1/bgp/routes?prefix=&from=&to=` |
+//! | [`kernel`] | `GET /v1/routes` |
+//! | [`endpoint`] | `GET /v1/endpoints` |
+//! | [`cni`] | what the CNI plugin and the agent say to each other |
+//!
+//! The local API is HTTP/1.1 with JSON over a Unix socket. A status other than 200 comes with an [`Error`]. Fields may
+//! be added at any time; readers pass over those that they don't know.
+#![forbid(unsafe_code)]
+
+pub mod bgp_route;
+pub mod cni;
+pub mod endpoint;
+pub mod kernel;
+pub mod peer;
+pub mod status;
+
+use serde::{Deserialize, Serialize};
+
+pub use bgp_route::{BgpPath, BgpRoute, BgpRoutes, BgpRoutesQuery, PathState};
+pub use endpoint::{Endpoint, Endpoints, PodName};
+pub use kernel::{Hop, KernelRoute, KernelRouteKind, KernelRouteState, KernelRoutes, Target};
+pub use peer::{
+    Direction, GracefulRestart, MessageCounts, Messages, Peer, PeerKind, Peers, PrefixCounts,
+    SessionError, SessionState, Timers,
+};
+pub use status::{
+    BgpStatus, ConfigFile, ConfigStatus, KernelError, KernelStatus, Problem, Severity, Status,
+};
+
+/// Where the agent's API is, unless told otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/margay/api.sock";
+
+/// The API's paths.
+pub mod path {
+    /// [`Status`](crate::Status).
+    pub const STATUS: &str = "/v1/status";
+    /// [`Peers`](crate::Peers); with `/{address}`: [`Peer`](crate::Peer).
+    pub const PEERS: &str = "/v1/bgp/peers";
+    /// [`BgpRoutes`](crate::BgpRoutes), for a [`BgpRoutesQuery`](crate::BgpRoutesQuery).
+    pub const BGP_ROUTES: &str = "/v1/bgp/routes";
+    /// [`KernelRoutes`](crate::KernelRoutes).
+    pub const ROUTES: &str = "/v1/routes";
+    /// [`Endpoints`](crate::Endpoints).
+    pub const ENDPOINTS: &str = "/v1/endpoints";
+}
+
+/// What comes with a status other than 200.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Error {
+    /// What is wrong, and what would be right.
+    pub error: String,
+}
