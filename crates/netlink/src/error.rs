@@ -45,9 +45,10 @@ pub enum Error {
 impl Error {
     /// The kernel's error number for the request, where it answered.
     pub fn kernel_errno(&self) -> Option<Errno> {
-        match self {
-            Self::Kernel { errno, .. } => Some(*errno),
-            _ => None,
+        if let Self::Kernel { errno, .. } = self {
+            Some(*errno)
+        } else {
+            None
         }
     }
 }

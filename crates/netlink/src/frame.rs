@@ -118,7 +118,7 @@ mod tests {
         bytes.extend([2u16.to_ne_bytes(), 0x100u16.to_ne_bytes()].concat());
         bytes.extend([7u32.to_ne_bytes(), 99u32.to_ne_bytes(), 0i32.to_ne_bytes()].concat());
         bytes.extend([0u8; 16]);
-        let length = 16 + 4 + 16 + 4 + text.len() as u32;
+        let length = 16 + 4 + 16 + 4 + u32::try_from(text.len()).unwrap();
         bytes.extend(length.to_ne_bytes());
         bytes.extend([2u16.to_ne_bytes(), 0x300u16.to_ne_bytes()].concat());
         bytes.extend(
@@ -130,7 +130,13 @@ mod tests {
             .concat(),
         );
         bytes.extend([0u8; 16]);
-        bytes.extend([(text.len() as u16 + 4).to_ne_bytes(), 1u16.to_ne_bytes()].concat());
+        bytes.extend(
+            [
+                (u16::try_from(text.len()).unwrap() + 4).to_ne_bytes(),
+                1u16.to_ne_bytes(),
+            ]
+            .concat(),
+        );
         bytes.extend(text);
         bytes
     }

@@ -3,11 +3,15 @@
 //! | module | what |
 //! | --- | --- |
 //! | [`netns`] | network namespaces: made, entered by helper threads, kept by a file |
+//! | [`setup`] | links, addresses and routes made by hand, for laboratories and tests |
 //! | [`socket`] | a blocking socket that sends hundreds of requests with one system call |
 
+mod decode;
+mod encode;
 mod error;
 mod frame;
 pub mod netns;
+pub mod setup;
 pub mod socket;
 mod sys;
 

@@ -1,6 +1,8 @@
 //! The socket against the real kernel, in network namespaces of the tests' own.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod common;
+
 use std::net::Ipv4Addr;
 
 use netlink::packet::RouteNetlinkMessage;
@@ -8,15 +10,11 @@ use netlink::packet::route::{
     RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
 use netlink::packet::{AddressFamily, link::LinkMessage};
-use netlink::{Error, Request, Socket, netns};
+use netlink::{Error, Request, Socket};
 
-/// A socket in a fresh network namespace. Tests need CAP_SYS_ADMIN and say so.
+/// A socket in a fresh network namespace, which it keeps alive.
 fn socket() -> Socket {
-    let netns = netns::create()
-        .expect("making a network namespace needs root, or `unshare -Urn` around the tests");
-    let fd = netns::in_netns(&netns, || Ok(Socket::open().unwrap())).unwrap();
-    // The open socket keeps the namespace alive.
-    fd
+    common::Netns::new().socket()
 }
 
 fn blackhole(last: u32) -> RouteMessage {
