@@ -53,6 +53,10 @@ pub mod kind {
 
 /// Any message.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every message is an UPDATE: a box would cost each an allocation"
+)]
 pub enum Message<'a> {
     /// OPEN, type 1.
     Open(Open),

@@ -163,12 +163,3 @@ pub(crate) fn encode(prefix: IpNet, out: &mut Vec<u8>) {
         IpNet::V6(prefix) => out.extend_from_slice(&prefix.network().octets()[..octets(len)]),
     }
 }
-
-/// The family that a prefix is of.
-#[must_use]
-pub fn family_of(prefix: IpNet) -> Family {
-    match prefix {
-        IpNet::V4(_) => Family::IPV4_UNICAST,
-        IpNet::V6(_) => Family::IPV6_UNICAST,
-    }
-}

@@ -78,13 +78,13 @@ impl Open {
     /// The graceful restart capability; where it is repeated, the last one counts (RFC 4724 §3).
     #[must_use]
     pub fn graceful_restart(&self) -> Option<&capability::GracefulRestart> {
-        self.capabilities
-            .iter()
-            .rev()
-            .find_map(|capability| match capability {
-                Capability::GracefulRestart(graceful_restart) => Some(graceful_restart),
-                _ => None,
-            })
+        self.capabilities.iter().rev().find_map(|capability| {
+            if let Capability::GracefulRestart(value) = capability {
+                Some(value)
+            } else {
+                None
+            }
+        })
     }
 
     /// Reads the message's body. The AS is not compared with the one expected: the session knows that.
@@ -125,13 +125,13 @@ impl Open {
             ));
         }
         let capabilities = decode_parameters(parameters_len, cursor.rest())?;
-        let four_octet = capabilities
-            .iter()
-            .rev()
-            .find_map(|capability| match capability {
-                Capability::FourOctetAs(asn) => Some(*asn),
-                _ => None,
-            });
+        let four_octet = capabilities.iter().rev().find_map(|capability| {
+            if let Capability::FourOctetAs(asn) = capability {
+                Some(*asn)
+            } else {
+                None
+            }
+        });
         if four_octet == Some(0) {
             return Err(error(
                 "OPEN: four-octet AS is 0",

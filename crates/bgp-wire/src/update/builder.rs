@@ -110,11 +110,12 @@ impl<'a> UpdateBuilder<'a> {
                 tail: [&[], &[]],
             };
         }
-        let next_hop = match next_hop {
-            NextHop::V4(address) if family != Family::IPV4_UNICAST => {
-                NextHop::V6(address.to_ipv6_mapped())
-            }
-            other => other,
+        let next_hop = if let NextHop::V4(address) = next_hop
+            && family != Family::IPV4_UNICAST
+        {
+            NextHop::V6(address.to_ipv6_mapped())
+        } else {
+            next_hop
         };
         let attribute_at = out.len();
         multiprotocol_header(attr::MP_REACH_NLRI, family, out);
@@ -183,7 +184,7 @@ impl<'a> UpdateBuilder<'a> {
     /// It was not added: see [`PushError`].
     #[inline]
     pub fn push(&mut self, prefix: IpNet) -> Result<(), PushError> {
-        if nlri::family_of(prefix) != self.family {
+        if Family::of(prefix) != self.family {
             return Err(PushError::Family);
         }
         if self.out.len() + nlri::encoded_len(prefix) > self.limit {

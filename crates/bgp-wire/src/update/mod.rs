@@ -31,9 +31,12 @@
 
 mod builder;
 mod decode;
+mod multiprotocol;
 mod section;
+mod table;
 #[cfg(test)]
 mod tests;
+mod value;
 
 use std::fmt;
 
@@ -41,7 +44,7 @@ use smallvec::SmallVec;
 
 pub use builder::{PushError, UpdateBuilder, encode_end_of_rib};
 pub(crate) use decode::{decode, decode_own_section};
-pub(crate) use section::next_hop;
+pub(crate) use multiprotocol::from_bytes as next_hop_from_bytes;
 
 use crate::{Attributes, Family, NextHop, Nlri, attribute};
 
