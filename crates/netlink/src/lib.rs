@@ -3,6 +3,7 @@
 //! | module | what |
 //! | --- | --- |
 //! | [`netns`] | network namespaces: made, entered by helper threads, kept by a file |
+//! | [`pod`] | wiring a pod: a veth pair, and what both ends need to know |
 //! | [`setup`] | links, addresses and routes made by hand, for laboratories and tests |
 //! | [`socket`] | a blocking socket that sends hundreds of requests with one system call |
 
@@ -11,6 +12,7 @@ mod encode;
 mod error;
 mod frame;
 pub mod netns;
+pub mod pod;
 pub mod setup;
 pub mod socket;
 mod sys;

@@ -1,0 +1,130 @@
+//! Is a pod still wired as it was?
+
+use std::net::IpAddr;
+
+use dataplane::{Link, LinkIndex};
+use ipnet::IpNet;
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::address::AddressMessage;
+use netlink_packet_route::link::{LinkAttribute, LinkMessage};
+use netlink_packet_route::route::{RouteAttribute, RouteMessage};
+
+use crate::{Error, Request, Socket, decode, encode};
+
+/// What is not as it was made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CheckError {
+    /// No such link, or it is down.
+    #[error("{place} has no interface {name} that is up")]
+    Link {
+        /// "the host" or "the container".
+        place: &'static str,
+        /// The interface's name.
+        name: String,
+    },
+    /// The pod's end has lost an address.
+    #[error("{name} has lost its address {address}")]
+    Address {
+        /// The interface's name.
+        name: String,
+        /// The address.
+        address: IpAddr,
+    },
+    /// The host has no route to the pod, or another one.
+    #[error("the host does not route {address} to {name}")]
+    Route {
+        /// The host veth's name.
+        name: String,
+        /// The pod's address.
+        address: IpAddr,
+    },
+    /// The kernel could not be asked.
+    #[error("{0}")]
+    Kernel(#[from] Error),
+}
+
+/// Checks both ends of a pod, its addresses, and the host's routes to them. What others may have changed or added since
+/// (MTU, MAC address, further routes) is their business.
+///
+/// # Errors
+/// The first thing that is missing.
+pub fn check(
+    host: &mut Socket,
+    pod: &mut Socket,
+    host_ifname: &str,
+    ifname: &str,
+    addresses: &[IpAddr],
+) -> Result<(), CheckError> {
+    let host_index = link_up(host, "the host", host_ifname)?;
+    let pod_index = link_up(pod, "the container", ifname)?;
+    let present = pod.dump(
+        RouteNetlinkMessage::GetAddress(AddressMessage::default()),
+        |present: &mut Vec<IpAddr>, reply| {
+            present.extend(
+                decode::address(reply.payload)
+                    .filter(|(link, _)| *link == pod_index)
+                    .map(|(_, address)| address.addr()),
+            );
+        },
+    )?;
+    for &address in addresses {
+        if !present.contains(&address) {
+            return Err(CheckError::Address {
+                name: ifname.to_owned(),
+                address,
+            });
+        }
+        if route_link(host, address)? != Some(host_index) {
+            return Err(CheckError::Route {
+                name: host_ifname.to_owned(),
+                address,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// The index of a link that is up.
+fn link_up(socket: &mut Socket, place: &'static str, name: &str) -> Result<LinkIndex, CheckError> {
+    let links = socket.dump(
+        RouteNetlinkMessage::GetLink(LinkMessage::default()),
+        |links: &mut Vec<Link>, reply| {
+            links.extend(decode::link(reply.payload).filter(|link| link.name == name && link.up));
+        },
+    )?;
+    links
+        .first()
+        .map(|link| link.index)
+        .ok_or_else(|| CheckError::Link {
+            place,
+            name: name.to_owned(),
+        })
+}
+
+/// The link that the kernel's best route to an address goes through.
+fn route_link(socket: &mut Socket, address: IpAddr) -> Result<Option<LinkIndex>, Error> {
+    let mut message = RouteMessage::default();
+    message.header.address_family = encode::family(address);
+    message.header.destination_prefix_length = IpNet::from(address).prefix_len();
+    message
+        .attributes
+        .push(RouteAttribute::Destination(address.into()));
+    let answers = match socket.query(Request::new(RouteNetlinkMessage::GetRoute(message))) {
+        Ok(answers) => answers,
+        // No route at all (ENETUNREACH, ESRCH), or a blackhole (EINVAL): the kernel answers with the packet's fate.
+        Err(Error::Kernel { .. }) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    Ok(answers.iter().find_map(|answer| match answer {
+        RouteNetlinkMessage::NewRoute(route) => {
+            route
+                .attributes
+                .iter()
+                .find_map(|attribute| match attribute {
+                    RouteAttribute::Oif(index) => Some(*index),
+                    _ => None,
+                })
+        }
+        _ => None,
+    }))
+}
