@@ -1,1 +1,20 @@
-//! (being written)
+//! Where the cluster's objects, the RIB, the endpoints and the kernel's links meet: deterministic, and without files,
+//! sockets or clocks.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`plan`] | [`ClusterState`](resources::ClusterState) to [`NodePlan`]: what one node's speaker and kernel are to do |
+//! | [`peers`] | which peers this node has |
+//! | [`filter`] | which routes they may send us, and which they get |
+//! | [`route`] | best paths and endpoints to kernel routes |
+#![forbid(unsafe_code)]
+
+pub mod filter;
+pub mod peers;
+pub mod plan;
+pub mod route;
+
+pub use plan::{NodePlan, PlanError, plan};
+pub use route::{
+    Unresolved, desired_route, endpoint_neighbours, endpoint_routes, learned_key, static_routes,
+};

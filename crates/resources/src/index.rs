@@ -243,6 +243,19 @@ impl Index {
             .map(|(source, held)| (source, held.line))
     }
 
+    /// A problem that a planner found with an object that is in force, with the place that it came from.
+    #[must_use]
+    pub fn locate(&self, mut problem: Problem) -> Problem {
+        if let Some((source, line)) = problem
+            .object
+            .as_ref()
+            .and_then(|object| self.origin(object.kind, &object.name))
+        {
+            (problem.source, problem.line) = (source.to_owned(), line);
+        }
+        problem
+    }
+
     fn winner(&self, reference: &ObjectRef) -> Option<(&str, &Held)> {
         self.sources.iter().find_map(|(name, source)| {
             let held = source.objects.get(reference)?;

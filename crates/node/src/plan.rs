@@ -1,0 +1,211 @@
+//! What one node is to do, from the objects of the whole cluster.
+
+#[cfg(test)]
+mod tests;
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use bgp::config::SpeakerConfig;
+use bgp_wire::{Asn, Attributes};
+use ipnet::IpNet;
+use resources::bgp_configuration::{DEFAULT, NODE_PREFIX};
+use resources::{BgpConfigurationSpec, ClusterState, Kind, Node, ObjectRef, Problem, Severity};
+
+use crate::filter::Ranges;
+use crate::peers;
+
+/// The AS of nodes for which nothing else is said: private use (RFC 6996), and Calico's default.
+pub const DEFAULT_ASN: Asn = 64512;
+
+/// BGP's port.
+pub const DEFAULT_PORT: u16 = 179;
+
+/// The hold time that we propose: what RFC 4271 §10 suggests.
+pub const DEFAULT_HOLD_TIME: Duration = Duration::from_secs(90);
+
+/// The restart time that we announce: BIRD's default and so Calico's.
+pub const DEFAULT_RESTART_TIME: Duration = Duration::from_secs(120);
+
+/// Wait between attempts to connect: Calico's. A node's peers are near, and a restart should be over soon.
+pub const CONNECT_RETRY: Duration = Duration::from_secs(5);
+
+/// How long a restarted speaker waits for End-of-RIB: half the restart time that peers give us, so that they have our
+/// routes again before they drop the old ones although one peer of many is gone.
+pub const SELECTION_DEFERRAL: Duration = Duration::from_secs(60);
+
+/// How many equal paths share the load. Nodes have two ToRs, rarely four.
+pub const MAX_PATHS: u8 = 16;
+
+/// What one node is to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodePlan {
+    /// The node's name.
+    pub node: String,
+    /// Its speaker: itself, peers, policies, originated routes.
+    pub speaker: SpeakerConfig,
+    /// The port that the speaker listens on.
+    pub listen_port: u16,
+    /// The node's InternalIPs.
+    pub addresses: Vec<IpAddr>,
+    /// The ranges of its pods, IPv4. Packets to unused addresses in them are dropped.
+    pub pod_cidrs: Vec<IpNet>,
+    /// What is wrong. Their `source` and `line` are for [`Index::locate`](resources::Index::locate) to fill in.
+    pub problems: Vec<Problem>,
+}
+
+/// Why a node can't be planned for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// Nothing is known of it.
+    #[error("there is no Node named `{0}`: --node-name must be the name of a Node object")]
+    NoNode(String),
+    /// It has no BGP identifier.
+    #[error(
+        "Node `{0}` has neither an IPv4 InternalIP nor the annotation margay.dev/router-id: one of them must be there to be its router id"
+    )]
+    NoRouterId(String),
+}
+
+/// Plans for the node of this name.
+///
+/// # Errors
+///
+/// When too little is known of the node to have a speaker at all. Everything less is listed in
+/// [`NodePlan::problems`].
+pub fn plan(cluster: &ClusterState, node_name: &str) -> Result<NodePlan, PlanError> {
+    let Some(node) = cluster.nodes.get(node_name) else {
+        return Err(PlanError::NoNode(node_name.to_owned()));
+    };
+    let router_id = router_id(node).ok_or_else(|| PlanError::NoRouterId(node_name.to_owned()))?;
+    let pod_cidrs = ipv4_pod_cidrs(node);
+    let mut problems = Vec::new();
+    overlaps(cluster, node, &pod_cidrs, &mut problems);
+    let asn = asn(cluster, node);
+    let ranges = Ranges::new(cluster, &pod_cidrs);
+    let speaker = SpeakerConfig {
+        asn,
+        router_id,
+        peers: peers::peers(cluster, node, &ranges, &mut problems),
+        originated: pod_cidrs
+            .iter()
+            .map(|cidr| (*cidr, Attributes::originated()))
+            .collect(),
+        max_paths: MAX_PATHS,
+        selection_deferral: SELECTION_DEFERRAL,
+    };
+    if ranges.are_unknown() {
+        let message = "neither an IPPool nor a Node's podCIDRs say where pods are: without a filter no route is accepted from peers";
+        problems.push(problem(Severity::Warning, None, "", message));
+    }
+    problems.sort();
+    Ok(NodePlan {
+        node: node_name.to_owned(),
+        speaker,
+        listen_port: listen_port(cluster, node_name),
+        addresses: node.internal_ips().collect(),
+        pod_cidrs,
+        problems,
+    })
+}
+
+/// A node's AS: its annotation, else its own BGPConfiguration, else that of all nodes.
+pub(crate) fn asn(cluster: &ClusterState, node: &Node) -> Asn {
+    node.as_number()
+        .or_else(|| setting(cluster, &node.metadata.name, |spec| spec.as_number))
+        .map_or(DEFAULT_ASN, resources::AsNumber::get)
+}
+
+/// The port that a node listens on.
+pub(crate) fn listen_port(cluster: &ClusterState, node: &str) -> u16 {
+    setting(cluster, node, |spec| spec.listen_port).unwrap_or(DEFAULT_PORT)
+}
+
+/// A setting from a node's own BGPConfiguration, else from that of all nodes.
+pub(crate) fn setting<T>(
+    cluster: &ClusterState,
+    node: &str,
+    choose: impl Fn(&BgpConfigurationSpec) -> Option<T>,
+) -> Option<T> {
+    let own = cluster.configurations.get(&format!("{NODE_PREFIX}{node}"));
+    let all = cluster.configurations.get(DEFAULT);
+    own.and_then(&choose).or_else(|| all.and_then(&choose))
+}
+
+/// A node's pod ranges. Those of IPv6 are passed over: Margay routes IPv4 so far.
+pub(crate) fn ipv4_pod_cidrs(node: &Node) -> Vec<IpNet> {
+    node.pod_cidrs()
+        .filter(|cidr| matches!(cidr, IpNet::V4(_)))
+        .collect()
+}
+
+/// A problem of an object, or of the cluster as a whole.
+pub(crate) fn problem(
+    severity: Severity,
+    object: Option<(Kind, &str)>,
+    field: &str,
+    message: impl Into<String>,
+) -> Problem {
+    Problem {
+        source: String::new(),
+        line: None,
+        object: object.map(|(kind, name)| ObjectRef {
+            kind,
+            name: name.to_owned(),
+        }),
+        field: field.to_owned(),
+        severity,
+        message: message.into(),
+    }
+}
+
+fn router_id(node: &Node) -> Option<Ipv4Addr> {
+    node.router_id().or_else(|| node.internal_ipv4())
+}
+
+/// Two nodes with one range would take each other's packets, and one address two routers' sessions.
+fn overlaps(cluster: &ClusterState, node: &Node, pod_cidrs: &[IpNet], problems: &mut Vec<Problem>) {
+    let name = &node.metadata.name;
+    for (other_name, other) in cluster.nodes.iter().filter(|(other, _)| *other != name) {
+        for theirs in other.pod_cidrs() {
+            for ours in pod_cidrs
+                .iter()
+                .filter(|ours| ours.contains(&theirs) || theirs.contains(*ours))
+            {
+                let message = format!(
+                    "{ours} overlaps {theirs} of Node {other_name}: give each node a range of its own"
+                );
+                problems.push(problem(
+                    Severity::Error,
+                    Some((Kind::Node, name)),
+                    "spec.podCIDRs",
+                    message,
+                ));
+            }
+        }
+        if let Some(address) = node
+            .internal_ipv4()
+            .filter(|address| other.internal_ipv4() == Some(*address))
+        {
+            let message = format!(
+                "InternalIP {address} is also that of Node {other_name}: each node needs its own"
+            );
+            problems.push(problem(
+                Severity::Error,
+                Some((Kind::Node, name)),
+                "status.addresses",
+                message,
+            ));
+        } else if router_id(node) == router_id(other) {
+            let message = format!(
+                "Node {other_name} has the same router id: sessions between the two are refused (RFC 4271 §6.2)"
+            );
+            problems.push(problem(
+                Severity::Error,
+                Some((Kind::Node, name)),
+                "metadata.annotations",
+                message,
+            ));
+        }
+    }
+}
