@@ -6,15 +6,31 @@
 //! | [`link`] | links, their addresses, and the routes that others installed, as far as next hops need them |
 //! | [`route`] | routes of ours as values: key, kind, next hops |
 //! | [`neighbour`] | permanent neighbour entries for pods |
+//! | [`event`] | what the kernel tells about changes |
+//! | [`op`] | single changes to the kernel, and how they can fail |
+//! | [`plan`] | all differences between two states at once |
+//! | [`reconciler`] | the same key by key, as changes come, with retries |
+//! | [`status`] | routes as an operator reads them |
 #![forbid(unsafe_code)]
 
+pub mod event;
 pub mod link;
 pub mod neighbour;
+pub mod op;
+pub mod plan;
+pub mod reconciler;
 pub mod route;
+pub mod status;
+mod table;
 
-pub use link::{Link, LinkIndex, Links};
+pub use event::{Event, RouteAction, RouteEvent};
+pub use link::{Impact, Link, LinkIndex, Links};
 pub use neighbour::{Neighbour, NeighbourKey};
+pub use op::{Op, OpError};
+pub use plan::plan;
+pub use reconciler::{Counters, Reconciler};
 pub use route::{NextHop, Route, RouteKey, RouteKind};
+pub use status::{RouteState, RouteStatus, Summary};
 
 /// The route protocol that marks what is ours (`rtm_protocol`, `ip route … proto 77`).
 pub const ROUTE_PROTOCOL: u8 = 77;

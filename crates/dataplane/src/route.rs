@@ -18,6 +18,36 @@ pub struct RouteKey {
     pub table: u32,
 }
 
+/// `IP6_RT_PRIO_USER`: what the kernel makes of metric 0 for IPv6.
+const IPV6_DEFAULT_PRIORITY: u32 = 1024;
+
+impl RouteKey {
+    /// A route of the main table (254).
+    pub fn main(prefix: IpNet, priority: u32) -> Self {
+        Self {
+            prefix,
+            priority,
+            table: 254,
+        }
+        .normal()
+    }
+
+    /// The key as the kernel will tell it: host bits zero, and no metric 0 for IPv6.
+    #[must_use]
+    pub fn normal(self) -> Self {
+        let prefix = self.prefix.trunc();
+        let priority = match prefix {
+            IpNet::V6(_) if self.priority == 0 => IPV6_DEFAULT_PRIORITY,
+            IpNet::V4(_) | IpNet::V6(_) => self.priority,
+        };
+        Self {
+            prefix,
+            priority,
+            ..self
+        }
+    }
+}
+
 /// What becomes of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RouteKind {
@@ -47,4 +77,39 @@ pub struct Route {
     pub next_hops: SmallVec<[NextHop; 1]>,
     /// Preferred source address (`RTA_PREFSRC`).
     pub source: Option<IpAddr>,
+}
+
+impl Route {
+    /// Forwarded to these next hops.
+    pub fn unicast(next_hops: impl IntoIterator<Item = NextHop>) -> Self {
+        Self {
+            kind: RouteKind::Unicast,
+            next_hops: next_hops.into_iter().collect(),
+            source: None,
+        }
+        .normal()
+    }
+
+    /// Dropped silently.
+    pub fn blackhole() -> Self {
+        Self {
+            kind: RouteKind::Blackhole,
+            next_hops: SmallVec::new(),
+            source: None,
+        }
+    }
+
+    /// The route as the kernel will tell it, so that equal routes are equal: next hops sorted, each once; none for a blackhole.
+    #[must_use]
+    pub fn normal(mut self) -> Self {
+        match self.kind {
+            RouteKind::Unicast if self.next_hops.len() > 1 => {
+                self.next_hops.sort_unstable();
+                self.next_hops.dedup();
+            }
+            RouteKind::Unicast => {}
+            RouteKind::Blackhole => self.next_hops.clear(),
+        }
+        self
+    }
 }

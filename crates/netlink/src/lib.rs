@@ -2,22 +2,27 @@
 //!
 //! | module | what |
 //! | --- | --- |
-//! | [`netns`] | network namespaces: made, entered by helper threads, kept by a file |
-//! | [`pod`] | wiring a pod: a veth pair, and what both ends need to know |
-//! | [`setup`] | links, addresses and routes made by hand, for laboratories and tests |
+//! | [`kernel`] | the kernel's state as `dataplane` values: dumps, and its operations applied |
+//! | [`monitor`] | the kernel's events |
 //! | [`socket`] | a blocking socket that sends hundreds of requests with one system call |
+//! | [`sysctl`] | kernel parameters |
+//! | [`netns`] | network namespaces: made, entered by helper threads, kept by a file |
+//! | [`setup`] | links, addresses and routes made by hand, for laboratories and tests |
 
 mod decode;
 mod encode;
 mod error;
 mod frame;
+pub mod kernel;
+pub mod monitor;
 pub mod netns;
-pub mod pod;
 pub mod setup;
 pub mod socket;
 mod sys;
+pub mod sysctl;
 
 pub use error::Error;
+pub use monitor::{Events, Monitor};
 pub use socket::{Request, Socket};
 
 /// The message values that requests are made of, in the one version that this workspace uses.

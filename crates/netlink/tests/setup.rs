@@ -1,5 +1,4 @@
 //! Hand-made links, addresses and routes, seen through iproute2 as an independent witness.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 

@@ -31,9 +31,11 @@ mod check;
 mod record;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 pub use check::{CheckError, check};
 pub use record::{Record, RecordError};
+pub use watch::{Gone, Watch};
 
 /// `RT_TABLE_MAIN`.
 const MAIN: u32 = 254;

@@ -300,3 +300,20 @@ fn links_are_listed_with_their_records() {
     );
     assert_eq!(links[1].mac, HOST_MAC);
 }
+
+#[test]
+fn a_link_that_goes_is_heard_of() {
+    let mut pair = Pair::new();
+    let mut watch = netns::in_netns(&pair.host_netns, || Ok(Watch::open().unwrap())).unwrap();
+    let wired = pair.attach(&addresses("10.244.1.7")).unwrap();
+    assert_eq!(watch.read(), Ok(Gone::default()));
+    pair.in_pod("ip link del eth0");
+    assert_eq!(
+        watch.read(),
+        Ok(Gone {
+            links: vec![wired.host],
+            overrun: false
+        })
+    );
+    assert_eq!(watch.read(), Ok(Gone::default()));
+}

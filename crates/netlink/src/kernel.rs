@@ -1,0 +1,308 @@
+//! The kernel's state as `dataplane` values: dumped, and changed by its operations.
+//!
+//! Ours are the routes and the neighbour entries that carry our protocol number ([`dataplane::ROUTE_PROTOCOL`]).
+
+use std::collections::BTreeMap;
+
+use dataplane::link::UnderlayRoute;
+use dataplane::{
+    Links, Neighbour, NeighbourKey, Op, OpError, ROUTE_PROTOCOL, Route, RouteKey, RouteKind,
+};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::address::AddressMessage;
+use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
+use netlink_packet_route::neighbour::NeighbourMessage;
+use netlink_packet_route::route::{RouteAttribute, RouteFlags, RouteMessage};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use rustix::io::Errno;
+
+use crate::socket::Reply;
+use crate::{Error, Request, Socket, decode, encode};
+
+/// `RT_TABLE_MAIN`.
+const MAIN: u8 = 254;
+/// The families that we route.
+const FAMILIES: [AddressFamily; 2] = [AddressFamily::Inet, AddressFamily::Inet6];
+
+/// All links with their addresses, and the main table's unicast routes that are not ours.
+///
+/// # Errors
+/// As [`Socket::dump`].
+pub fn dump_links(socket: &mut Socket) -> Result<Links, Error> {
+    let mut links = Links::default();
+    let mut query = LinkMessage::default();
+    // Statistics are two thirds of a link's message.
+    query
+        .attributes
+        .push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    let dumped = socket.dump(
+        RouteNetlinkMessage::GetLink(query),
+        |all: &mut Vec<_>, reply| {
+            all.extend(decode::link(reply.payload));
+        },
+    )?;
+    links.links = dumped.into_iter().map(|link| (link.index, link)).collect();
+    let query = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+    let addresses = socket.dump(query, |all: &mut Vec<_>, reply| {
+        all.extend(decode::address(reply.payload))
+    })?;
+    for (index, address) in addresses {
+        if let Some(link) = links.links.get_mut(&index) {
+            link.addresses.push(address);
+        }
+    }
+    for family in FAMILIES {
+        let query = encode::route_dump(family, MAIN, 0);
+        links.underlay.extend(dump_or_nothing(
+            socket,
+            query,
+            |all: &mut Vec<_>, reply| {
+                if decode::route_protocol(reply.payload) != Some(ROUTE_PROTOCOL) {
+                    all.extend(decode::route(reply.payload).and_then(underlay));
+                }
+            },
+        )?);
+    }
+    links
+        .underlay
+        .sort_by_key(|route| (route.prefix, route.priority));
+    links
+        .underlay
+        .dedup_by_key(|route| (route.prefix, route.priority));
+    Ok(links)
+}
+
+fn underlay(route: decode::KernelRoute) -> Option<UnderlayRoute> {
+    let hops = route
+        .route
+        .filter(|it| it.kind == RouteKind::Unicast)?
+        .next_hops;
+    let next_hops = hops.iter().map(|hop| (hop.via, hop.link)).collect();
+    let RouteKey {
+        prefix,
+        priority,
+        table,
+    } = route.key;
+    (table == u32::from(MAIN)).then_some(UnderlayRoute {
+        prefix,
+        next_hops,
+        priority,
+    })
+}
+
+/// All routes of one protocol, in every table, filtered by the kernel. `None` for a kind that we have no word for.
+///
+/// # Errors
+/// As [`Socket::dump`].
+pub fn dump_routes(
+    socket: &mut Socket,
+    protocol: u8,
+) -> Result<Vec<(RouteKey, Option<Route>)>, Error> {
+    let mut routes = Vec::new();
+    for family in FAMILIES {
+        let query = encode::route_dump(family, 0, protocol);
+        routes.extend(dump_or_nothing(
+            socket,
+            query,
+            |all: &mut Vec<_>, reply| {
+                // A kernel before 4.20 does not filter.
+                if decode::route_protocol(reply.payload) == Some(protocol) {
+                    all.extend(decode::route(reply.payload).map(|it| (it.key, it.route)));
+                }
+            },
+        )?);
+    }
+    Ok(routes)
+}
+
+/// All permanent neighbour entries of ours.
+///
+/// # Errors
+/// As [`Socket::dump`].
+pub fn dump_neighbours(socket: &mut Socket) -> Result<Vec<(NeighbourKey, Neighbour)>, Error> {
+    let query = RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default());
+    dump_or_nothing(socket, query, |all: &mut Vec<_>, reply| {
+        let ours = decode::neighbour(reply.payload).filter(|it| it.protocol == ROUTE_PROTOCOL);
+        all.extend(ours.and_then(|it| Some((it.key, it.permanent?))));
+    })
+}
+
+/// A dump where a missing table or family is an empty one.
+fn dump_or_nothing<S: Default>(
+    socket: &mut Socket,
+    query: RouteNetlinkMessage,
+    each: impl FnMut(&mut S, Reply<'_>),
+) -> Result<S, Error> {
+    match socket.dump(query, each) {
+        Err(error)
+            if matches!(
+                error.kernel_errno(),
+                Some(Errno::NOENT | Errno::OPNOTSUPP | Errno::AFNOSUPPORT)
+            ) =>
+        {
+            Ok(S::default())
+        }
+        result => result,
+    }
+}
+
+/// Carries operations to the kernel in batches, in order, and says for each what came of it. What is already so counts as
+/// done. Give it some thousands at a time, so that events are read in between.
+pub fn apply(socket: &mut Socket, ops: &[Op]) -> Vec<Result<(), OpError>> {
+    let results = socket.request_batch(ops.iter().map(request));
+    let mut outcomes: Vec<_> = ops
+        .iter()
+        .zip(&results)
+        .map(|(op, result)| outcome(op, result))
+        .collect();
+    settle(socket, ops, &results, &mut outcomes);
+    outcomes
+}
+
+/// The request for an operation. An addition fails where the key is taken, and a replacement where there is nothing to
+/// replace: that is how we find out that somebody else was there.
+fn request(op: &Op) -> Request {
+    match op {
+        Op::SetNeighbour(key, neighbour) => Request::set(RouteNetlinkMessage::NewNeighbour(
+            encode::neighbour(key, Some(neighbour)),
+        )),
+        Op::AddRoute(key, route) => Request::create(RouteNetlinkMessage::NewRoute(encode::route(
+            key,
+            route,
+            ROUTE_PROTOCOL,
+        ))),
+        Op::ReplaceRoute(key, route) => Request::replace(RouteNetlinkMessage::NewRoute(
+            encode::route(key, route, ROUTE_PROTOCOL),
+        )),
+        Op::DeleteRoute(key, kind) => Request::new(RouteNetlinkMessage::DelRoute(
+            encode::delete_route(key, *kind, ROUTE_PROTOCOL),
+        )),
+        Op::DeleteNeighbour(key) => Request::new(RouteNetlinkMessage::DelNeighbour(
+            encode::neighbour(key, None),
+        )),
+    }
+}
+
+/// What the kernel's answer means for an operation.
+fn outcome(op: &Op, result: &Result<(), Error>) -> Result<(), OpError> {
+    let Err(error) = result else { return Ok(()) };
+    match (op, error.kernel_errno()) {
+        // ESRCH: no such route. ENOENT, ENODEV: no such entry, or not even its link.
+        (Op::DeleteRoute(..), Some(Errno::SRCH | Errno::NOENT)) => Ok(()),
+        (Op::DeleteNeighbour(_), Some(Errno::NOENT | Errno::NODEV | Errno::NXIO)) => Ok(()),
+        (_, Some(errno)) => Err(OpError::Refused {
+            errno: errno.raw_os_error(),
+            reason: error.to_string().into(),
+        }),
+        (_, None) => Err(OpError::Unknown(error.to_string().into())),
+    }
+}
+
+/// Where the kernel's table was not as the operation took it to be, does what the operation meant.
+fn settle(
+    socket: &mut Socket,
+    ops: &[Op],
+    results: &[Result<(), Error>],
+    outcomes: &mut [Result<(), OpError>],
+) {
+    let mut taken = Vec::new();
+    let mut retry = Vec::new();
+    for (index, (op, result)) in ops.iter().zip(results).enumerate() {
+        match (op, result.as_ref().err().and_then(Error::kernel_errno)) {
+            (Op::AddRoute(key, _), Some(Errno::EXIST)) => taken.push((index, *key)),
+            (Op::ReplaceRoute(..), Some(Errno::NOENT | Errno::SRCH)) => {
+                retry.push((index, NLM_F_CREATE | NLM_F_EXCL))
+            }
+            _ => {}
+        }
+    }
+    let holders = if taken.is_empty() {
+        BTreeMap::new()
+    } else {
+        holders(socket, taken.iter().map(|(_, key)| *key))
+    };
+    for (index, key) in taken {
+        match holders.get(&key) {
+            // Ours: the event that told of it was lost, or is still to be read.
+            Some(&ROUTE_PROTOCOL) => retry.push((index, netlink_packet_core::NLM_F_REPLACE)),
+            holder => {
+                outcomes[index] = Err(OpError::Foreign {
+                    protocol: holder.copied(),
+                })
+            }
+        }
+    }
+    let requests = retry.iter().map(|(index, flags)| Request {
+        flags: *flags,
+        ..request(&ops[*index])
+    });
+    let again = socket.request_batch(requests);
+    for ((index, _), result) in retry.into_iter().zip(again) {
+        outcomes[index] = match result.as_ref().err().and_then(Error::kernel_errno) {
+            // Somebody was faster.
+            Some(Errno::EXIST) => Err(OpError::Foreign { protocol: None }),
+            _ => outcome(&ops[index], &result),
+        };
+    }
+}
+
+/// The protocols of the routes that hold these keys, as far as the kernel says.
+fn holders(
+    socket: &mut Socket,
+    keys: impl IntoIterator<Item = RouteKey>,
+) -> BTreeMap<RouteKey, u8> {
+    let mut found = BTreeMap::new();
+    let mut unknown = BTreeMap::new();
+    for key in keys {
+        match holder(socket, &key) {
+            Some(protocol) => found.insert(key, protocol),
+            None => unknown.insert(key, ()).map(|()| 0),
+        };
+    }
+    if unknown.is_empty() {
+        return found;
+    }
+    // Another route hid it from the lookup: read the tables.
+    for family in FAMILIES {
+        let dumped = dump_or_nothing(
+            socket,
+            encode::route_dump(family, 0, 0),
+            |all: &mut Vec<_>, reply| {
+                let route =
+                    decode::route(reply.payload).filter(|route| unknown.contains_key(&route.key));
+                all.extend(route.map(|route| (route.key, route.protocol)));
+            },
+        );
+        for (key, protocol) in dumped.unwrap_or_default() {
+            // Where ours stands beside another's, it is the other's that matters.
+            let holder = found.entry(key).or_insert(protocol);
+            if *holder == ROUTE_PROTOCOL {
+                *holder = protocol;
+            }
+        }
+    }
+    found
+}
+
+/// The protocol of the route under a key, if a lookup of its address meets just that one (`RTM_F_FIB_MATCH`).
+fn holder(socket: &mut Socket, key: &RouteKey) -> Option<u8> {
+    let mut query = RouteMessage::default();
+    query.header.address_family = encode::family(key.prefix.addr());
+    query.header.destination_prefix_length = key.prefix.max_prefix_len();
+    query.header.flags = RouteFlags::FibMatch;
+    query
+        .attributes
+        .push(RouteAttribute::Destination(key.prefix.addr().into()));
+    let answer = socket
+        .query(Request::new(RouteNetlinkMessage::GetRoute(query)))
+        .ok()?;
+    let [RouteNetlinkMessage::NewRoute(route)] = &answer[..] else {
+        return None;
+    };
+    // Through our own decoder, so that equal keys are equal.
+    let mut octets = vec![0; netlink_packet_core::Emitable::buffer_len(route)];
+    netlink_packet_core::Emitable::emit(route, &mut octets);
+    decode::route(&octets)
+        .filter(|route| route.key == *key)
+        .map(|route| route.protocol)
+}
