@@ -2,6 +2,7 @@
 //!
 //! | module | what |
 //! | --- | --- |
+//! | [`driver`] | a reconciler with its kernel: the turn of a dataplane thread |
 //! | [`kernel`] | the kernel's state as `dataplane` values: dumps, and its operations applied |
 //! | [`monitor`] | the kernel's events |
 //! | [`socket`] | a blocking socket that sends hundreds of requests with one system call |
@@ -10,6 +11,7 @@
 //! | [`setup`] | links, addresses and routes made by hand, for laboratories and tests |
 
 mod decode;
+pub mod driver;
 mod encode;
 mod error;
 mod frame;
@@ -21,6 +23,7 @@ pub mod socket;
 mod sys;
 pub mod sysctl;
 
+pub use driver::{Driver, Seen};
 pub use error::Error;
 pub use monitor::{Events, Monitor};
 pub use socket::{Request, Socket};

@@ -76,6 +76,11 @@ impl Monitor {
         })
     }
 
+    /// Says anew which sockets are ours.
+    pub fn set_own(&mut self, own: &[u32]) {
+        self.own = own.to_vec();
+    }
+
     /// Reads what there is, up to a bound; never waits. After a full read, the descriptor stays readable.
     ///
     /// # Errors

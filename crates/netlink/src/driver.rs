@@ -1,0 +1,174 @@
+//! A reconciler with its kernel: reads events and dumps into it, and carries its operations out.
+//!
+//! For a thread that waits for the driver's descriptor, its [`poll_timeout`](Driver::poll_timeout), and whatever else changes
+//! what is desired. Each turn it calls [`read`](Driver::read), brings what is desired up to date (next hops resolve through
+//! [`links`](Driver::links)), and calls [`write`](Driver::write) until [`has_work`](Driver::has_work) is false or something
+//! else is waiting. Both are bounded.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Instant;
+
+use dataplane::{Event, LinkIndex, Links, Op, OpError, ROUTE_PROTOCOL, Reconciler};
+
+use crate::{Error, Events, Monitor, Socket, kernel};
+
+/// See the module. It acts in the network namespace of the thread that opened it.
+#[derive(Debug)]
+pub struct Driver {
+    /// What should be and what is.
+    pub reconciler: Reconciler,
+    socket: Socket,
+    monitor: Monitor,
+    links: Links,
+    resync: Option<Resync>,
+}
+
+/// What must be dumped, and why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Resync {
+    /// Ours: the kernel flushed some and told nobody.
+    Ours,
+    /// Everything: the beginning, or lost events.
+    All,
+}
+
+/// What one [`Driver::read`] saw.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// The kernel's events, in order.
+    pub events: Vec<Event>,
+    /// Next hops may resolve otherwise than before.
+    pub links_changed: bool,
+    /// The whole state was dumped anew, so that events may be missing.
+    pub resynced: bool,
+}
+
+impl AsFd for Driver {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.monitor.as_fd()
+    }
+}
+
+impl Driver {
+    /// Starts to listen; the first [`read`](Self::read) dumps. The seed is the reconciler's.
+    ///
+    /// # Errors
+    /// [`Error::Socket`].
+    pub fn open(seed: u64) -> Result<Self, Error> {
+        let socket = Socket::open()?;
+        let monitor = Monitor::open(&[socket.port()])?;
+        let reconciler = Reconciler::new(seed);
+        Ok(Self {
+            reconciler,
+            socket,
+            monitor,
+            links: Links::default(),
+            resync: Some(Resync::All),
+        })
+    }
+
+    /// All links, as far as events were read.
+    pub fn links(&self) -> &Links {
+        &self.links
+    }
+
+    /// Has the next [`read`](Self::read) dump everything: what events have missed comes to light.
+    pub fn resync(&mut self) {
+        self.resync = Some(Resync::All);
+    }
+
+    /// Whether [`read`](Self::read) or [`write`](Self::write) have something to do though the descriptor is not readable.
+    pub fn has_work(&self) -> bool {
+        self.resync.is_some() || self.reconciler.has_work()
+    }
+
+    /// When to [`write`](Self::write) again though nothing has happened, and why.
+    pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        self.reconciler.poll_timeout()
+    }
+
+    /// Reads some of the events that came, and dumps where they are not enough.
+    ///
+    /// # Errors
+    /// When a dump fails: call again later. The socket's failure.
+    pub fn read(&mut self) -> Result<Seen, Error> {
+        let mut seen = Seen::default();
+        match self.monitor.read()? {
+            Events::Changes(events) => seen.events = events,
+            Events::Overrun => {
+                tracing::warn!(
+                    "the kernel's events came faster than they were read; reading its whole state"
+                );
+                self.resync();
+            }
+        }
+        for event in &seen.events {
+            let impact = self.links.handle(event);
+            seen.links_changed |= impact.changed;
+            self.reconciler.handle(event);
+            if impact.flushed.is_some_and(|link| self.may_be_flushed(link)) {
+                self.resync = Some(Resync::Ours);
+            }
+        }
+        if let Some(resync) = self.resync {
+            // Before the dump: what fails inside asks for another.
+            self.resync = None;
+            self.dump(resync, &mut seen)
+                .inspect_err(|_| self.reopen())?;
+        }
+        Ok(seen)
+    }
+
+    /// A dump that is due anyway need not be asked for.
+    fn may_be_flushed(&self, link: LinkIndex) -> bool {
+        self.resync.is_none() && self.reconciler.uses_link(link)
+    }
+
+    fn dump(&mut self, resync: Resync, seen: &mut Seen) -> Result<(), Error> {
+        if resync == Resync::All {
+            let links = kernel::dump_links(&mut self.socket)?;
+            seen.links_changed |= links != self.links;
+            seen.resynced = true;
+            self.links = links;
+        }
+        let routes = kernel::dump_routes(&mut self.socket, ROUTE_PROTOCOL)?;
+        let neighbours = kernel::dump_neighbours(&mut self.socket)?;
+        self.reconciler.load(routes, neighbours);
+        Ok(())
+    }
+
+    /// Carries out up to `max` operations and returns those that failed otherwise than the last time; the others are in
+    /// the reconciler's status alone.
+    pub fn write(&mut self, max: usize, now: Instant) -> Vec<(Op, OpError)> {
+        let ops = self.reconciler.plan(max, now);
+        if ops.is_empty() {
+            return Vec::new();
+        }
+        let mut failures = Vec::new();
+        let mut lost = false;
+        let results = kernel::apply(&mut self.socket, &ops);
+        for (op, result) in ops.into_iter().zip(results) {
+            let error = result.as_ref().err().cloned();
+            lost |= matches!(error, Some(OpError::Unknown(_)));
+            if self.reconciler.applied(&op, result, now) {
+                failures.extend(error.map(|error| (op, error)));
+            }
+        }
+        if lost {
+            self.reopen();
+        }
+        failures
+    }
+
+    /// A socket whose replies are lost may be out of step.
+    fn reopen(&mut self) {
+        self.resync = Some(Resync::All);
+        match Socket::open() {
+            Ok(socket) => {
+                self.monitor.set_own(&[socket.port()]);
+                self.socket = socket;
+            }
+            Err(error) => tracing::warn!(%error, "cannot open another netlink socket"),
+        }
+    }
+}
