@@ -8,6 +8,7 @@
 //! | [`socket`] | a blocking socket that sends hundreds of requests with one system call |
 //! | [`sysctl`] | kernel parameters |
 //! | [`netns`] | network namespaces: made, entered by helper threads, kept by a file |
+//! | [`pod`] | wiring a pod: a veth pair, and what both ends need to know |
 //! | [`setup`] | links, addresses and routes made by hand, for laboratories and tests |
 
 mod decode;
@@ -18,6 +19,7 @@ mod frame;
 pub mod kernel;
 pub mod monitor;
 pub mod netns;
+pub mod pod;
 pub mod setup;
 pub mod socket;
 mod sys;
