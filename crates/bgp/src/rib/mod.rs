@@ -1,1 +1,444 @@
-//! The RIB: being written.
+//! Adj-RIB-In, Loc-RIB and Adj-RIB-Out of all peers: what was learned, what is best, and who is to be told.
+//!
+//! Each route is stored once. A net (a prefix of a family) has a chain of paths, one from each peer that announces it,
+//! the best one first; a path is 16 octets and names its attribute set, of which there is one for the whole speaker.
+//! Paths that import policy rejects stay, with the reason. What a peer has been told is stored nowhere: it follows from
+//! the rules of its update group and from how far it has read the change list. See the modules for how each
+//! part works.
+//!
+//! Inputs are the methods named after what happened; they may come in any order and none fails. Outputs are
+//! [`poll_transmit`](Rib::poll_transmit), to be asked whenever a peer's socket can take more, and
+//! [`poll_routes`](Rib::poll_routes) for the kernel's routes. Nothing queues up: what is asked for late is
+//! the state as it is then.
+
+mod attrs;
+mod chunk;
+mod decision;
+mod encode;
+mod export;
+mod fib;
+mod group;
+mod import;
+mod list;
+mod pages;
+mod peer;
+mod table;
+#[cfg(test)]
+mod tests;
+mod view;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+
+use bgp_wire::{Asn, Attributes, Family, Update};
+use bytes::Bytes;
+use hashbrown::HashMap;
+use ipnet::IpNet;
+
+use crate::policy::Policy;
+use attrs::AttrStore;
+use decision::Facts;
+use export::{Exporter, GroupKey};
+use peer::{PathCount, Peer, Peers};
+use table::{Table, World};
+
+pub use decision::Why;
+pub use export::Withheld;
+pub use fib::RouteChange;
+pub use import::Rejected;
+pub use peer::{DownKind, Generation, PeerIndex, PeerSession};
+pub use view::{Counts, ExportView, Memory, PathState, PathView, RouteView, Selection};
+
+/// All routes of a speaker. See the [module](self).
+#[derive(Debug)]
+pub struct Rib {
+    asn: Asn,
+    router_id: Ipv4Addr,
+    max_paths: u8,
+    deferred: bool,
+    attrs: AttrStore,
+    peers: Peers,
+    tables: [Table; 2],
+    groups: Groups,
+    originated: BTreeMap<IpNet, Attributes>,
+}
+
+/// The update groups that there are, for both families.
+#[derive(Debug, Default)]
+struct Groups {
+    by_key: HashMap<GroupKey, usize, foldhash::fast::FixedState>,
+    groups: slab::Slab<(GroupKey, u32)>,
+}
+
+impl Rib {
+    /// An empty RIB of a speaker of this AS and BGP identifier, which is its cluster id as a route reflector too.
+    /// `max_paths` is how many equal paths a prefix may have in [`poll_routes`](Self::poll_routes).
+    #[must_use]
+    pub fn new(asn: Asn, router_id: Ipv4Addr, max_paths: u8) -> Self {
+        Self::with_seed(asn, router_id, max_paths, 0)
+    }
+
+    /// The same; the seed keeps peers from choosing prefixes and attributes that collide in our hash tables.
+    #[must_use]
+    pub fn with_seed(asn: Asn, router_id: Ipv4Addr, max_paths: u8, seed: u64) -> Self {
+        Self {
+            asn,
+            router_id,
+            max_paths,
+            deferred: false,
+            attrs: AttrStore::new(seed),
+            peers: Peers::default(),
+            tables: [
+                Table::new(Family::IPV4_UNICAST, seed),
+                Table::new(Family::IPV6_UNICAST, seed),
+            ],
+            groups: Groups::default(),
+            originated: BTreeMap::new(),
+        }
+    }
+
+    /// Another AS or BGP identifier; applies to what is learned and announced from now on, so sessions have to start
+    /// anew as well.
+    pub fn set_identity(&mut self, asn: Asn, router_id: Ipv4Addr) {
+        self.asn = asn;
+        self.router_id = router_id;
+    }
+
+    /// How many equal paths a prefix may have.
+    pub fn set_max_paths(&mut self, max_paths: u8) {
+        if std::mem::replace(&mut self.max_paths, max_paths) == max_paths {
+            return;
+        }
+        for table in &mut self.tables {
+            for net in 0..table.nets.end() {
+                if table.nets[net].is_net() && table.best(net).is_some() {
+                    table.changed(net, false, false);
+                }
+            }
+        }
+    }
+
+    /// A session came up. Routes that an earlier session of the peer left stay stale where the peer retained them
+    /// ([`PeerSession::retained`]), and go otherwise.
+    pub fn peer_up(&mut self, peer: PeerIndex, generation: Generation, session: PeerSession) {
+        if self.peers.get(peer).is_some_and(|peer| peer.up) {
+            // Its end got lost; without news of it nothing says that the routes may stay.
+            self.end(peer, DownKind::Drop);
+        }
+        for family in [Family::IPV4_UNICAST, Family::IPV6_UNICAST] {
+            if !session.retained.contains(&family) || !session.families.contains(&family) {
+                self.sweep(peer, family, |_| true);
+            }
+        }
+        let (epoch, paths) = self
+            .peers
+            .get(peer)
+            .map_or_else(Default::default, |peer| (peer.epoch, peer.paths));
+        let group = self.groups.enter(GroupKey::new(&session));
+        let families = session.families.clone();
+        let state = Peer {
+            generation,
+            session,
+            up: true,
+            epoch,
+            paths,
+            group,
+            messages_sent: 0,
+        };
+        self.peers.set(peer, Some(state));
+        for table in &mut self.tables {
+            if families.contains(&table.family) {
+                table.join(peer, group);
+            }
+        }
+    }
+
+    /// A session is over.
+    pub fn peer_down(&mut self, peer: PeerIndex, generation: Generation, kind: DownKind) {
+        if self.live(peer, generation).is_some() {
+            self.end(peer, kind);
+        }
+    }
+
+    fn end(&mut self, peer: PeerIndex, kind: DownKind) {
+        for table in &mut self.tables {
+            table.leave(peer);
+        }
+        let Some(state) = self.peers.get_mut(peer) else {
+            return;
+        };
+        state.up = false;
+        let epoch = state.epoch;
+        self.groups.leave(state.group);
+        // What is still stale from an earlier restart has had its time (RFC 4724 §4.2).
+        for family in [Family::IPV4_UNICAST, Family::IPV6_UNICAST] {
+            self.sweep(peer, family, |path| {
+                kind == DownKind::Drop || path.epoch() != epoch
+            });
+        }
+        if let Some(state) = self.peers.get_mut(peer) {
+            state.epoch = !epoch;
+        }
+        self.forget_if_empty(peer);
+    }
+
+    /// The peer's routes were kept stale for long enough (RFC 4724 §4.2): what it has not sent again goes.
+    pub fn stale_expired(&mut self, peer: PeerIndex, generation: Generation) {
+        if self
+            .peers
+            .get(peer)
+            .is_some_and(|peer| peer.generation == generation)
+        {
+            for family in [Family::IPV4_UNICAST, Family::IPV6_UNICAST] {
+                self.sweep_stale(peer, family);
+            }
+        }
+    }
+
+    /// The peer has sent all its routes of a family: what is stale among them goes.
+    pub fn end_of_rib(&mut self, peer: PeerIndex, generation: Generation, family: Family) {
+        if self.live(peer, generation).is_some() {
+            self.sweep_stale(peer, family);
+        }
+    }
+
+    fn sweep_stale(&mut self, peer: PeerIndex, family: Family) {
+        if let Some(epoch) = self.peers.get(peer).map(|peer| peer.epoch) {
+            self.sweep(peer, family, |path| path.epoch() != epoch);
+            self.forget_if_empty(peer);
+        }
+    }
+
+    fn forget_if_empty(&mut self, peer: PeerIndex) {
+        let empty = |state: &Peer| !state.up && state.paths.iter().all(|paths| paths.all == 0);
+        if self.peers.get(peer).is_some_and(empty) {
+            self.peers.set(peer, None);
+        }
+    }
+
+    /// Removes those of a peer's paths.
+    fn sweep(&mut self, peer: PeerIndex, family: Family, goes: impl Fn(&table::Path) -> bool) {
+        let Some(slot) = slot(family) else { return };
+        let Some(PathCount { all, .. }) = self.peers.get(peer).map(|peer| peer.paths[slot]) else {
+            return;
+        };
+        let (table, mut world) = self.table(slot);
+        let mut left = all;
+        for net in 0..table.nets.end() {
+            if left == 0 {
+                break;
+            }
+            if !table.nets[net].is_net() {
+                continue;
+            }
+            let Some(path) = table.chain(net).find(|path| path.peer() == peer) else {
+                continue;
+            };
+            left -= 1;
+            if goes(path) {
+                table.withdraw_net(&mut world, net, peer);
+            }
+        }
+        table.collect();
+    }
+
+    /// A session's UPDATE. Faulty attributes are the codec's business: announcements without attributes withdraw
+    /// (RFC 7606 §2).
+    pub fn update(&mut self, peer: PeerIndex, generation: Generation, update: &Update<'_>) {
+        if self.live(peer, generation).is_some() {
+            import::update(self, peer, update);
+        }
+    }
+
+    /// The peer asked for all our routes of a family again (RFC 2918).
+    pub fn refresh(&mut self, peer: PeerIndex, generation: Generation, family: Family) {
+        if self.live(peer, generation).is_some()
+            && let Some(slot) = slot(family)
+        {
+            self.tables[slot].restart(peer);
+        }
+    }
+
+    /// The routes that start here, all of them: a route of ours wins over any that is learned. A next hop of `None`
+    /// becomes our address on each session.
+    pub fn set_originated(&mut self, originated: BTreeMap<IpNet, Attributes>) {
+        let originated: BTreeMap<_, _> = originated
+            .into_iter()
+            .map(|(prefix, attributes)| (prefix.trunc(), attributes))
+            .collect();
+        let old = std::mem::replace(&mut self.originated, originated.clone());
+        for prefix in old.keys().filter(|prefix| !originated.contains_key(prefix)) {
+            let (table, mut world) = self.table(slot_of(prefix));
+            table.withdraw(&mut world, prefix, PeerIndex::LOCAL);
+        }
+        for (prefix, attributes) in originated
+            .iter()
+            .filter(|(prefix, attributes)| old.get(prefix) != Some(attributes))
+        {
+            let id = self.attrs.intern(attributes);
+            let (table, mut world) = self.table(slot_of(prefix));
+            let offer = table::Offer {
+                received: id,
+                verdict: Ok(id),
+            };
+            table.offer(&mut world, prefix, PeerIndex::LOCAL, offer);
+            self.attrs.release(id);
+        }
+    }
+
+    /// New policies for a peer. What it has sent is judged anew, and what it is told follows; the session goes on.
+    pub fn set_policies(&mut self, peer: PeerIndex, import: Policy, export: Policy) {
+        let Some(state) = self.peers.get_mut(peer) else {
+            return;
+        };
+        let import_changed = state.session.import != import;
+        let export_changed = state.session.export != export;
+        state.session.import = import;
+        state.session.export = export;
+        if export_changed && state.up {
+            let key = GroupKey::new(&state.session);
+            let old = state.group;
+            let group = self.groups.enter(key);
+            if let Some(state) = self.peers.get_mut(peer) {
+                state.group = group;
+            }
+            for table in &mut self.tables {
+                table.regroup(peer, group);
+            }
+            self.groups.leave(old);
+        }
+        if import_changed {
+            import::judge_again(self, peer);
+        }
+    }
+
+    /// What the IGP says of an address that is a next hop: its cost, or `None` for not reachable. Of addresses that
+    /// nobody spoke of it is assumed that they are reachable and cost nothing.
+    pub fn set_next_hop(&mut self, address: IpAddr, cost: Option<u32>) {
+        if self.attrs.set_cost(address, cost) {
+            for slot in 0..self.tables.len() {
+                let (table, world) = self.table(slot);
+                table.reconsider(&world, address);
+            }
+        }
+    }
+
+    /// Selection deferral (RFC 4724 §4.1): while set, nobody is told anything and the kernel is given nothing.
+    pub fn defer(&mut self, deferred: bool) {
+        self.deferred = deferred;
+    }
+
+    /// The next octets for a peer: one or more whole messages. `None` when it has been told everything.
+    ///
+    /// Readers of one update group share what is returned, so it is cheap to keep until it is written.
+    pub fn poll_transmit(&mut self, peer: PeerIndex) -> Option<Bytes> {
+        if self.deferred {
+            return None;
+        }
+        let group = self.peers.get(peer).filter(|peer| peer.up)?.group;
+        let Self {
+            attrs,
+            peers,
+            tables,
+            groups,
+            router_id,
+            ..
+        } = self;
+        let (key, _) = groups.groups.get(group)?;
+        let (bytes, messages) = tables.iter_mut().find_map(|table| {
+            let exporter = Exporter {
+                key,
+                peers,
+                family: table.family,
+                cluster_id: *router_id,
+            };
+            table.poll(Facts { attrs, peers }, &exporter, peer)
+        })?;
+        if let Some(peer) = self.peers.get_mut(peer) {
+            peer.messages_sent += u64::from(messages);
+        }
+        Some(bytes)
+    }
+
+    /// Whether [`poll_transmit`](Self::poll_transmit) may have something for the peer.
+    #[must_use]
+    pub fn has_news(&self, peer: PeerIndex) -> bool {
+        !self.deferred && self.tables.iter().any(|table| table.is_behind(peer))
+    }
+
+    /// Up to `max` changes of the routes that the kernel is to have. Repeats itself rather than leave one out.
+    pub fn poll_routes(&mut self, max: usize) -> Vec<RouteChange> {
+        if self.deferred {
+            return Vec::new();
+        }
+        let mut changes = Vec::new();
+        for slot in 0..self.tables.len() {
+            let (table, world) = self.table(slot);
+            fib::poll(table, world.facts(), world.max_paths, max, &mut changes);
+        }
+        changes
+    }
+
+    /// The peer, if this is the session of it that is up.
+    fn live(&self, peer: PeerIndex, generation: Generation) -> Option<&Peer> {
+        self.peers
+            .get(peer)
+            .filter(|peer| peer.up && peer.generation == generation)
+    }
+
+    fn table(&mut self, slot: usize) -> (&mut Table, World<'_>) {
+        let Self {
+            tables,
+            attrs,
+            peers,
+            max_paths,
+            ..
+        } = self;
+        (
+            &mut tables[slot],
+            World {
+                attrs,
+                peers,
+                max_paths: *max_paths,
+            },
+        )
+    }
+}
+
+impl Groups {
+    /// The group of this key, with one member more.
+    fn enter(&mut self, key: GroupKey) -> usize {
+        let Self { by_key, groups } = self;
+        let group = *by_key
+            .entry(key)
+            .or_insert_with_key(|key| groups.insert((key.clone(), 0)));
+        groups[group].1 += 1;
+        group
+    }
+
+    /// One member less.
+    fn leave(&mut self, group: usize) {
+        let (_, members) = &mut self.groups[group];
+        *members -= 1;
+        if *members == 0 {
+            let (key, _) = self.groups.remove(group);
+            self.by_key.remove(&key);
+        }
+    }
+}
+
+/// Which table a family has.
+fn slot(family: Family) -> Option<usize> {
+    match family {
+        Family::IPV4_UNICAST => Some(0),
+        Family::IPV6_UNICAST => Some(1),
+        _ => None,
+    }
+}
+
+fn slot_of(prefix: &IpNet) -> usize {
+    match prefix {
+        IpNet::V4(_) => 0,
+        IpNet::V6(_) => 1,
+    }
+}

@@ -1,0 +1,232 @@
+//! Attribute sets: each kept once for the whole speaker, named by four octets and counted.
+
+use std::collections::BTreeMap;
+use std::hash::BuildHasher;
+use std::net::IpAddr;
+
+use bgp_wire::{Attributes, NextHop, Origin};
+use foldhash::fast::FixedState;
+use hashbrown::HashTable;
+
+use crate::policy::DEFAULT_LOCAL_PREF;
+
+/// Names an attribute set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub(super) struct AttrId(pub(super) u32);
+
+/// What decisions ask of an attribute set, without decoding it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Summary {
+    pub(super) local_pref: u32,
+    pub(super) med: u32,
+    /// The neighbouring AS: first of the path; 0 for a path that is empty or starts with a set.
+    pub(super) neighbour_as: u32,
+    /// ORIGINATOR_ID, 0 when absent.
+    pub(super) originator_id: u32,
+    next_hop: u32,
+    pub(super) path_len: u16,
+    pub(super) cluster_len: u16,
+    pub(super) origin: Origin,
+}
+
+#[derive(Debug)]
+struct Entry {
+    bytes: Box<[u8]>,
+    summary: Summary,
+    refs: u32,
+}
+
+#[derive(Debug)]
+struct KnownNextHop {
+    next_hop: NextHop,
+    refs: u32,
+    /// `None`: not reachable.
+    cost: Option<u32>,
+}
+
+/// All attribute sets, and the next hops in them.
+#[derive(Debug)]
+pub(super) struct AttrStore {
+    entries: slab::Slab<Entry>,
+    index: HashTable<u32>,
+    hasher: FixedState,
+    next_hops: slab::Slab<KnownNextHop>,
+    next_hop_index: BTreeMap<NextHop, u32>,
+    /// What the caller said of addresses, whether or not a path uses them now.
+    costs: BTreeMap<IpAddr, Option<u32>>,
+    scratch: Vec<u8>,
+    heap: usize,
+}
+
+/// No next hop: on a route of our own.
+const NO_NEXT_HOP: u32 = u32::MAX;
+
+impl AttrStore {
+    pub(super) fn new(seed: u64) -> Self {
+        Self {
+            entries: slab::Slab::new(),
+            index: HashTable::new(),
+            hasher: FixedState::with_seed(seed),
+            next_hops: slab::Slab::new(),
+            next_hop_index: BTreeMap::new(),
+            costs: BTreeMap::new(),
+            scratch: Vec::new(),
+            heap: 0,
+        }
+    }
+
+    /// The name of these attributes; the caller holds one reference to it.
+    pub(super) fn intern(&mut self, attributes: &Attributes) -> AttrId {
+        let mut bytes = std::mem::take(&mut self.scratch);
+        bytes.clear();
+        attributes.encode_canonical(&mut bytes);
+        let hash = self.hasher.hash_one(bytes.as_slice());
+        let found = self
+            .index
+            .find(hash, |&id| *self.entries[id as usize].bytes == *bytes)
+            .copied();
+        let id = found.unwrap_or_else(|| self.insert(attributes, &bytes, hash));
+        self.entries[id as usize].refs += 1;
+        self.scratch = bytes;
+        AttrId(id)
+    }
+
+    fn insert(&mut self, attributes: &Attributes, bytes: &[u8], hash: u64) -> u32 {
+        let next_hop = attributes
+            .next_hop
+            .map_or(NO_NEXT_HOP, |next_hop| self.use_next_hop(next_hop));
+        let summary = Summary {
+            local_pref: attributes.local_pref.unwrap_or(DEFAULT_LOCAL_PREF),
+            med: attributes.med.unwrap_or(0),
+            neighbour_as: attributes.as_path.neighbor().unwrap_or(0),
+            originator_id: attributes.originator_id.map_or(0, u32::from),
+            next_hop,
+            path_len: u16::try_from(attributes.as_path.len()).unwrap_or(u16::MAX),
+            cluster_len: u16::try_from(attributes.cluster_list.len()).unwrap_or(u16::MAX),
+            origin: attributes.origin,
+        };
+        self.heap += bytes.len();
+        let id = self.entries.insert(Entry {
+            bytes: bytes.into(),
+            summary,
+            refs: 0,
+        });
+        let id = u32::try_from(id).unwrap_or(u32::MAX);
+        let Self {
+            index,
+            entries,
+            hasher,
+            ..
+        } = self;
+        index.insert_unique(hash, id, |&id| {
+            hasher.hash_one(&*entries[id as usize].bytes)
+        });
+        id
+    }
+
+    fn use_next_hop(&mut self, next_hop: NextHop) -> u32 {
+        let id = *self.next_hop_index.entry(next_hop).or_insert_with(|| {
+            let cost = self
+                .costs
+                .get(&next_hop.address())
+                .copied()
+                .unwrap_or(Some(0));
+            let id = self.next_hops.insert(KnownNextHop {
+                next_hop,
+                refs: 0,
+                cost,
+            });
+            u32::try_from(id).unwrap_or(NO_NEXT_HOP)
+        });
+        self.next_hops[id as usize].refs += 1;
+        id
+    }
+
+    /// Another reference.
+    pub(super) fn retain(&mut self, id: AttrId) {
+        self.entries[id.0 as usize].refs += 1;
+    }
+
+    /// One reference less; the last takes the set with it.
+    pub(super) fn release(&mut self, id: AttrId) {
+        let entry = &mut self.entries[id.0 as usize];
+        entry.refs -= 1;
+        if entry.refs > 0 {
+            return;
+        }
+        let entry = self.entries.remove(id.0 as usize);
+        let hash = self.hasher.hash_one(&*entry.bytes);
+        if let Ok(slot) = self.index.find_entry(hash, |&other| other == id.0) {
+            slot.remove();
+        }
+        self.heap -= entry.bytes.len();
+        let next_hop = entry.summary.next_hop;
+        if next_hop != NO_NEXT_HOP {
+            let known = &mut self.next_hops[next_hop as usize];
+            known.refs -= 1;
+            if known.refs == 0 {
+                let known = self.next_hops.remove(next_hop as usize);
+                self.next_hop_index.remove(&known.next_hop);
+            }
+        }
+        if self.entries.is_empty() {
+            self.entries = slab::Slab::new();
+            self.index = HashTable::new();
+        }
+    }
+
+    pub(super) fn summary(&self, id: AttrId) -> &Summary {
+        &self.entries[id.0 as usize].summary
+    }
+
+    /// The attributes themselves.
+    pub(super) fn decode(&self, id: AttrId) -> Attributes {
+        // Never `None`: `encode_canonical` wrote the bytes.
+        Attributes::decode_canonical(&self.entries[id.0 as usize].bytes)
+            .unwrap_or_else(Attributes::originated)
+    }
+
+    pub(super) fn next_hop(&self, id: AttrId) -> Option<NextHop> {
+        let next_hop = self.summary(id).next_hop;
+        (next_hop != NO_NEXT_HOP).then(|| self.next_hops[next_hop as usize].next_hop)
+    }
+
+    /// The IGP's cost to the next hop; 0 unless told otherwise, `None` if told that it is not reachable.
+    pub(super) fn cost(&self, id: AttrId) -> Option<u32> {
+        match self.summary(id).next_hop {
+            NO_NEXT_HOP => Some(0),
+            next_hop => self.next_hops[next_hop as usize].cost,
+        }
+    }
+
+    /// Notes the cost to an address; says whether that changes anything for a set in use.
+    pub(super) fn set_cost(&mut self, address: IpAddr, cost: Option<u32>) -> bool {
+        self.costs.insert(address, cost);
+        let mut changed = false;
+        for (_, known) in &mut self.next_hops {
+            if known.next_hop.address() == address && known.cost != cost {
+                known.cost = cost;
+                changed = true;
+            }
+        }
+        changed
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Octets of heap in use, without the allocator's own.
+    pub(super) fn bytes(&self) -> usize {
+        self.heap + self.entries.capacity() * size_of::<Entry>() + self.index.allocation_size()
+    }
+
+    /// Whether any set is still referenced: for tests.
+    #[cfg(test)]
+    pub(super) fn total_refs(&self) -> usize {
+        self.entries
+            .iter()
+            .map(|(_, entry)| entry.refs as usize)
+            .sum()
+    }
+}

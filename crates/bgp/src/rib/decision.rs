@@ -1,0 +1,243 @@
+//! The decision process (RFC 4271 §9.1.2, RFC 4456 §9).
+
+use std::cmp::Ordering;
+use std::fmt;
+use std::net::IpAddr;
+
+use smallvec::SmallVec;
+
+use super::attrs::AttrStore;
+use super::peer::{PeerIndex, Peers};
+use super::table::Path;
+
+/// The step that decided between paths, in the order in which they are asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Why {
+    /// There was no other path to compare with.
+    OnlyPath,
+    /// A route of our own against learned ones.
+    Local,
+    /// The higher LOCAL_PREF.
+    LocalPref,
+    /// The shorter AS_PATH (RFC 4271 §9.1.2.2 a).
+    AsPathLength,
+    /// The lower ORIGIN (b).
+    Origin,
+    /// The lower MULTI_EXIT_DISC among paths from one neighbouring AS (c).
+    Med,
+    /// External peers before internal ones (d).
+    External,
+    /// The nearer next hop (e).
+    IgpCost,
+    /// The lower BGP identifier, or ORIGINATOR_ID where there is one (f; RFC 4456 §9).
+    RouterId,
+    /// The shorter CLUSTER_LIST (RFC 4456 §9).
+    ClusterListLength,
+    /// The lower peer address (g).
+    PeerAddress,
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::OnlyPath => "only path",
+            Self::Local => "own route",
+            Self::LocalPref => "local preference",
+            Self::AsPathLength => "AS path length",
+            Self::Origin => "origin",
+            Self::Med => "MED",
+            Self::External => "external before internal",
+            Self::IgpCost => "IGP cost to next hop",
+            Self::RouterId => "router id",
+            Self::ClusterListLength => "cluster list length",
+            Self::PeerAddress => "peer address",
+        })
+    }
+}
+
+/// What the process asks of a path.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Key {
+    local: bool,
+    local_pref: u32,
+    path_len: u16,
+    origin: bgp_wire::Origin,
+    neighbour_as: u32,
+    med: u32,
+    external: bool,
+    cost: u32,
+    router_id: u32,
+    cluster_len: u16,
+    address: Option<IpAddr>,
+}
+
+/// Where the facts are.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Facts<'a> {
+    pub(super) attrs: &'a AttrStore,
+    pub(super) peers: &'a Peers,
+}
+
+impl Facts<'_> {
+    /// What the process asks of this path; `None` if it may not be chosen at all.
+    pub(super) fn key(&self, path: &Path) -> Option<Key> {
+        let id = path.accepted()?;
+        let cost = self.attrs.cost(id)?;
+        let summary = self.attrs.summary(id);
+        let session = self.peers.get(path.peer()).map(|peer| &peer.session);
+        Some(Key {
+            local: path.peer() == PeerIndex::LOCAL,
+            local_pref: summary.local_pref,
+            path_len: summary.path_len,
+            origin: summary.origin,
+            neighbour_as: summary.neighbour_as,
+            med: summary.med,
+            external: session.is_some_and(|session| !session.ibgp),
+            cost,
+            router_id: match summary.originator_id {
+                0 => session.map_or(0, |session| session.peer_router_id.into()),
+                originator => originator,
+            },
+            cluster_len: summary.cluster_len,
+            address: session.map(|session| session.peer_address),
+        })
+    }
+}
+
+/// First step that tells the two apart; `Less` is better.
+fn step<T: Ord>(a: &T, b: &T, why: Why) -> Option<(Ordering, Why)> {
+    match a.cmp(b) {
+        Ordering::Equal => None,
+        order @ (Ordering::Less | Ordering::Greater) => Some((order, why)),
+    }
+}
+
+impl Key {
+    /// Up to ORIGIN: what is asked of each path without regard to the others.
+    fn before_med(&self, other: &Self) -> Option<(Ordering, Why)> {
+        step(&other.local, &self.local, Why::Local)
+            .or_else(|| step(&other.local_pref, &self.local_pref, Why::LocalPref))
+            .or_else(|| step(&self.path_len, &other.path_len, Why::AsPathLength))
+            .or_else(|| step(&self.origin, &other.origin, Why::Origin))
+    }
+
+    fn med(&self, other: &Self) -> Option<(Ordering, Why)> {
+        if self.neighbour_as == other.neighbour_as {
+            step(&self.med, &other.med, Why::Med)
+        } else {
+            None
+        }
+    }
+
+    /// From MED on to the IGP cost: paths that are still equal here can share traffic.
+    fn after_med(&self, other: &Self) -> Option<(Ordering, Why)> {
+        step(&other.external, &self.external, Why::External)
+            .or_else(|| step(&self.cost, &other.cost, Why::IgpCost))
+    }
+
+    fn tie(&self, other: &Self) -> Option<(Ordering, Why)> {
+        step(&self.router_id, &other.router_id, Why::RouterId)
+            .or_else(|| {
+                step(
+                    &self.cluster_len,
+                    &other.cluster_len,
+                    Why::ClusterListLength,
+                )
+            })
+            .or_else(|| step(&self.address, &other.address, Why::PeerAddress))
+    }
+
+    /// Whether this path is better than another where no path has a MED, which makes the order total.
+    pub(super) fn beats_without_med(&self, other: &Self) -> bool {
+        self.before_med(other)
+            .or_else(|| self.after_med(other))
+            .or_else(|| self.tie(other))
+            .is_some_and(|(order, _)| order == Ordering::Less)
+    }
+
+    /// Whether traffic may be split between this path and the best one: equal up to the IGP cost, and learned.
+    pub(super) fn shares_with(&self, best: &Self) -> bool {
+        !self.local
+            && self.before_med(best).is_none()
+            && self.med(best).is_none()
+            && self.after_med(best).is_none()
+    }
+}
+
+/// The position of the best path. MEDs are compared inside each neighbouring AS before anything later is asked
+/// (RFC 4271 §9.1.2.2 c), so the result does not depend on the order of the paths.
+pub(super) fn select(keys: &[Option<Key>]) -> Option<usize> {
+    let top = keys
+        .iter()
+        .flatten()
+        .copied()
+        .reduce(|a, b| match b.before_med(&a) {
+            Some((Ordering::Less, _)) => b,
+            _ => a,
+        })?;
+    let level = |key: &Key| key.before_med(&top).is_none();
+    // The lowest MED of each neighbouring AS.
+    let mut lowest: SmallVec<[(u32, u32); 8]> = SmallVec::new();
+    for key in keys.iter().flatten().filter(|key| level(key)) {
+        match lowest.iter_mut().find(|(asn, _)| *asn == key.neighbour_as) {
+            Some((_, med)) => *med = key.med.min(*med),
+            None => lowest.push((key.neighbour_as, key.med)),
+        }
+    }
+    let mut best: Option<(usize, &Key)> = None;
+    for (index, key) in keys.iter().enumerate() {
+        let Some(key) = key
+            .as_ref()
+            .filter(|key| level(key) && lowest.contains(&(key.neighbour_as, key.med)))
+        else {
+            continue;
+        };
+        let better = best.is_none_or(|(_, best)| {
+            key.after_med(best)
+                .or_else(|| key.tie(best))
+                .is_some_and(|(order, _)| order == Ordering::Less)
+        });
+        if better {
+            best = Some((index, key));
+        }
+    }
+    best.map(|(index, _)| index)
+}
+
+/// Why each path is where it is: for one that lost, the step at which it did; for the best one, the last step at which
+/// a rival fell.
+pub(super) fn explain(keys: &[Option<Key>], best: usize) -> Vec<Option<Why>> {
+    let Some(Some(top)) = keys.get(best) else {
+        return vec![None; keys.len()];
+    };
+    let mut reasons: Vec<Option<Why>> = keys
+        .iter()
+        .enumerate()
+        .map(|(index, key)| {
+            let key = key.as_ref().filter(|_| index != best)?;
+            let by_med = || {
+                keys.iter()
+                    .flatten()
+                    .filter(|rival| rival.before_med(top).is_none())
+                    .any(|rival| matches!(rival.med(key), Some((Ordering::Less, _))))
+            };
+            match key.before_med(top) {
+                Some((_, why)) => Some(why),
+                None if by_med() => Some(Why::Med),
+                None => key
+                    .after_med(top)
+                    .or_else(|| key.tie(top))
+                    .map(|(_, why)| why),
+            }
+        })
+        .collect();
+    reasons[best] = Some(
+        reasons
+            .iter()
+            .flatten()
+            .max()
+            .copied()
+            .unwrap_or(Why::OnlyPath),
+    );
+    reasons
+}

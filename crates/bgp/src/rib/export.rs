@@ -1,0 +1,236 @@
+//! What may be announced to whom, and with which attributes.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use bgp_wire::{Asn, Attributes, Community, Context, Family, NextHop};
+use ipnet::IpNet;
+
+use super::peer::{PeerIndex, PeerSession, Peers};
+use crate::config::NextHopMode;
+use crate::policy::{Candidate, DEFAULT_LOCAL_PREF, Outcome, Policy, SourceKind};
+
+/// Not beyond our AS (RFC 1997).
+const NO_EXPORT: Community = Community(0xffff_ff01);
+/// Not to anyone (RFC 1997).
+const NO_ADVERTISE: Community = Community(0xffff_ff02);
+/// Not to external peers, not even in our confederation (RFC 1997).
+const NO_EXPORT_SUBCONFED: Community = Community(0xffff_ff03);
+
+/// Why a route is not announced to a peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Withheld {
+    /// No path to the prefix may be used.
+    NoUsablePath,
+    /// The best path comes from this very peer.
+    FromThisPeer,
+    /// Learned inside our AS, and neither side is a client of our route reflector (RFC 4271 §9.2, RFC 4456 §6).
+    InternalToInternal,
+    /// NO_ADVERTISE (RFC 1997).
+    NoAdvertise,
+    /// NO_EXPORT or NO_EXPORT_SUBCONFED (RFC 1997).
+    NoExport,
+    /// Export policy rejects it: by this statement.
+    Policy(String),
+    /// We have no next hop for its family that the peer would understand.
+    NoNextHop,
+    /// Its attributes leave no room for a prefix in a message (RFC 8654 §5).
+    TooLong,
+    /// The session does not carry its family, or is not up.
+    FamilyNotNegotiated,
+}
+
+impl fmt::Display for Withheld {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoUsablePath => f.write_str("no usable path"),
+            Self::FromThisPeer => f.write_str("the best path comes from this peer"),
+            Self::InternalToInternal => {
+                f.write_str("learned from an internal peer, and not reflected")
+            }
+            Self::NoAdvertise => f.write_str("community no-advertise"),
+            Self::NoExport => f.write_str("community no-export"),
+            Self::Policy(name) => write!(f, "rejected by {name}"),
+            Self::NoNextHop => f.write_str("no next hop of a kind that the peer understands"),
+            Self::TooLong => f.write_str("attributes too long for a message"),
+            Self::FamilyNotNegotiated => f.write_str("the session does not carry the family"),
+        }
+    }
+}
+
+/// All that changes what a peer is told: peers that agree in it are told the same, in the same octets.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct GroupKey {
+    ibgp: bool,
+    client: bool,
+    local_asn: Asn,
+    next_hop: NextHopMode,
+    own_v4: Option<Ipv4Addr>,
+    own_v6: Option<Ipv6Addr>,
+    shared_subnet: Option<IpNet>,
+    extended_next_hop: bool,
+    pub(super) context: Context,
+    pub(super) policy: Policy,
+}
+
+impl GroupKey {
+    pub(super) fn new(session: &PeerSession) -> Self {
+        let own = || {
+            [Some(session.local_address), session.other_local_address]
+                .into_iter()
+                .flatten()
+        };
+        Self {
+            ibgp: session.ibgp,
+            client: session.reflector_client,
+            local_asn: session.local_asn,
+            next_hop: session.next_hop,
+            own_v4: own().find_map(|address| match address {
+                IpAddr::V4(address) => Some(address),
+                IpAddr::V6(_) => None,
+            }),
+            own_v6: own().find_map(|address| match address {
+                IpAddr::V6(address) => Some(address),
+                IpAddr::V4(_) => None,
+            }),
+            // Where it has no say it must not keep peers apart.
+            shared_subnet: session
+                .shared_subnet
+                .filter(|_| !session.ibgp && session.next_hop == NextHopMode::Auto),
+            extended_next_hop: session.extended_next_hop,
+            context: session.context,
+            policy: session.export.clone(),
+        }
+    }
+}
+
+/// The rules of export to one group.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Exporter<'a> {
+    pub(super) key: &'a GroupKey,
+    pub(super) peers: &'a Peers,
+    pub(super) family: Family,
+    pub(super) cluster_id: Ipv4Addr,
+}
+
+impl Exporter<'_> {
+    /// What comes before policy: where the route is from, and the well-known communities.
+    pub(super) fn gate(&self, attributes: &Attributes, source: PeerIndex) -> Result<(), Withheld> {
+        let has = |community| attributes.communities.contains(&community);
+        if has(NO_ADVERTISE) {
+            return Err(Withheld::NoAdvertise);
+        }
+        if !self.key.ibgp && (has(NO_EXPORT) || has(NO_EXPORT_SUBCONFED)) {
+            return Err(Withheld::NoExport);
+        }
+        if self.key.ibgp && self.internal(source) && !self.key.client && !self.is_client(source) {
+            return Err(Withheld::InternalToInternal);
+        }
+        Ok(())
+    }
+
+    fn internal(&self, source: PeerIndex) -> bool {
+        self.peers.source(source) == SourceKind::Internal
+    }
+
+    fn is_client(&self, source: PeerIndex) -> bool {
+        self.peers
+            .get(source)
+            .is_some_and(|peer| peer.session.reflector_client)
+    }
+
+    /// What policy says.
+    pub(super) fn policy(
+        &self,
+        prefix: IpNet,
+        attributes: &Attributes,
+        source: PeerIndex,
+    ) -> Outcome {
+        self.key.policy.evaluate(&Candidate {
+            prefix,
+            attributes,
+            source: self.peers.source(source),
+        })
+    }
+
+    /// Makes a route's attributes what the group is told: policy's changes, then the protocol's own (RFC 4271 §5.1,
+    /// RFC 4456 §8). The next hop is set.
+    pub(super) fn rewrite(
+        &self,
+        attributes: &mut Attributes,
+        applied: &[u16],
+        source: PeerIndex,
+    ) -> Result<(), Withheld> {
+        let key = self.key;
+        let sets_med = key.policy.apply(applied, attributes, key.local_asn);
+        attributes.next_hop = Some(self.next_hop(attributes.next_hop, source)?);
+        if key.ibgp {
+            attributes.local_pref.get_or_insert(DEFAULT_LOCAL_PREF);
+            if self.internal(source) {
+                // Reflected: say where it came from and that it came through here.
+                if let Some(peer) = self.peers.get(source) {
+                    attributes
+                        .originator_id
+                        .get_or_insert(peer.session.peer_router_id);
+                }
+                attributes.cluster_list.insert(0, self.cluster_id);
+            }
+        } else {
+            attributes.as_path.prepend(key.local_asn, 1);
+            attributes.local_pref = None;
+            attributes.originator_id = None;
+            attributes.cluster_list.clear();
+            // A neighbour's MED is not for other neighbours (RFC 4271 §5.1.4).
+            if source != PeerIndex::LOCAL && !sets_med {
+                attributes.med = None;
+            }
+        }
+        Ok(())
+    }
+
+    fn next_hop(&self, route: Option<NextHop>, source: PeerIndex) -> Result<NextHop, Withheld> {
+        let keep = match (self.key.next_hop, route) {
+            (NextHopMode::Own, _) | (_, None) => None,
+            (NextHopMode::Keep, Some(next_hop)) => Some(next_hop),
+            (NextHopMode::Auto, Some(_)) if source == PeerIndex::LOCAL => None,
+            (NextHopMode::Auto, Some(next_hop)) if self.key.ibgp => Some(next_hop),
+            (NextHopMode::Auto, Some(next_hop)) => {
+                self.third_party(next_hop, source).then_some(next_hop)
+            }
+        };
+        let next_hop = match keep {
+            Some(next_hop) => next_hop,
+            None => self.own_next_hop().ok_or(Withheld::NoNextHop)?,
+        };
+        match (self.family, next_hop) {
+            (Family::IPV4_UNICAST, NextHop::V4(_))
+            | (Family::IPV6_UNICAST, NextHop::V6(_) | NextHop::V6WithLinkLocal(..)) => Ok(next_hop),
+            (Family::IPV4_UNICAST, _) if self.key.extended_next_hop => Ok(next_hop),
+            _ => Err(Withheld::NoNextHop),
+        }
+    }
+
+    fn own_next_hop(&self) -> Option<NextHop> {
+        let v4 = self
+            .key
+            .own_v4
+            .filter(|_| self.family == Family::IPV4_UNICAST)
+            .map(NextHop::V4);
+        v4.or_else(|| self.key.own_v6.map(NextHop::V6))
+    }
+
+    /// Whether an external peer can be told the route's own next hop: it is on the subnet that we share (RFC 4271
+    /// §5.1.3). Not if it is another peer's address, who may be in this very group: nobody must be told to send to itself.
+    fn third_party(&self, next_hop: NextHop, source: PeerIndex) -> bool {
+        let address = next_hop.address();
+        let shared = self
+            .key
+            .shared_subnet
+            .is_some_and(|subnet| subnet.contains(&address));
+        shared
+            && self
+                .peers
+                .iter()
+                .all(|(index, peer)| index == source || peer.session.peer_address != address)
+    }
+}

@@ -1,0 +1,95 @@
+//! The kernel's reader of the change list.
+
+use bgp_wire::NextHop;
+use ipnet::IpNet;
+use smallvec::SmallVec;
+
+use super::decision::Facts;
+use super::list::FIB;
+use super::peer::PeerIndex;
+use super::table::Table;
+
+/// What the kernel is to do with a prefix from now on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteChange {
+    /// The prefix.
+    pub prefix: IpNet,
+    /// The next hops of the best path and of those that traffic can be shared with, sorted; none: the prefix is not
+    /// (or no longer) learned.
+    pub next_hops: SmallVec<[NextHop; 1]>,
+}
+
+/// Reads on until `changes` holds `max`.
+pub(super) fn poll(
+    table: &mut Table,
+    facts: Facts<'_>,
+    max_paths: u8,
+    max: usize,
+    changes: &mut Vec<RouteChange>,
+) {
+    let start = match table.fib {
+        Some(place) => place,
+        None => *table.fib.insert(table.list.enter_first(&mut table.nets)),
+    };
+    let mut at = start.node();
+    while changes.len() < max {
+        let Some(net) = table.list.next_net(&table.nets, at) else {
+            break;
+        };
+        at = net;
+        let next_hops = next_hops(table, facts, max_paths, net);
+        // A prefix that the kernel never heard of need not be taken back.
+        if !next_hops.is_empty() || table.nets[net].has(FIB) {
+            table.nets[net].set(FIB, !next_hops.is_empty());
+            changes.push(RouteChange {
+                prefix: table.prefix(net),
+                next_hops,
+            });
+        }
+    }
+    if at != start.node() {
+        table.fib = Some(table.list.enter_after(&mut table.nets, at));
+        table.list.leave(&mut table.nets, start);
+        table.collect();
+    }
+}
+
+/// Of the best path and, up to `max_paths`, of those equal to it; none for a route of our own.
+pub(super) fn next_hops(
+    table: &Table,
+    facts: Facts<'_>,
+    max_paths: u8,
+    net: u32,
+) -> SmallVec<[NextHop; 1]> {
+    let mut next_hops = SmallVec::new();
+    let Some((id, source)) = table.best(net) else {
+        return next_hops;
+    };
+    if source == PeerIndex::LOCAL {
+        return next_hops;
+    }
+    next_hops.extend(facts.attrs.next_hop(id));
+    if max_paths > 1 {
+        let mut chain = table.chain(net);
+        let best = chain.next().and_then(|path| facts.key(path));
+        let equal = chain.filter(|path| {
+            facts
+                .key(path)
+                .zip(best)
+                .is_some_and(|(key, best)| key.shares_with(&best))
+        });
+        let mut others: Vec<NextHop> = equal
+            .filter_map(|path| facts.attrs.next_hop(path.accepted()?))
+            .collect();
+        // Sorted before it is cut, so that the order in which paths came does not matter.
+        others.sort_unstable();
+        others.dedup();
+        for next_hop in others {
+            if next_hops.len() < usize::from(max_paths) && !next_hops.contains(&next_hop) {
+                next_hops.push(next_hop);
+            }
+        }
+        next_hops.sort_unstable();
+    }
+    next_hops
+}

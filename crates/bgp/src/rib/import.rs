@@ -1,0 +1,284 @@
+//! What a peer sends: checks, import policy, and into the table. Rejected paths are kept with the reason.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::net::Ipv4Addr;
+
+use bgp_wire::{Asn, Attributes, Nlri, Update};
+use ipnet::IpNet;
+use smallvec::SmallVec;
+
+use super::attrs::{AttrId, AttrStore};
+use super::peer::{PeerIndex, PeerSession};
+use super::table::{Offer, Reason};
+use super::{Rib, slot};
+use crate::policy::{Applied, Candidate, Outcome, Policy, SourceKind};
+
+/// Why a path from a peer may not be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rejected {
+    /// Our own AS is in the AS_PATH (RFC 4271 §9.1.2).
+    AsLoop,
+    /// The AS_PATH does not start with the external peer's AS (RFC 4271 §6.3).
+    FirstAs,
+    /// The next hop is our own address (RFC 4271 §5.1.3).
+    OwnNextHop,
+    /// The next hop is not on the subnet that we share with the external peer (RFC 4271 §6.3).
+    ForeignNextHop,
+    /// The ORIGINATOR_ID is ours (RFC 4456 §8).
+    OriginatorLoop,
+    /// Our cluster id is in the CLUSTER_LIST (RFC 4456 §8).
+    ClusterLoop,
+    /// Import policy: by this statement.
+    Policy(String),
+}
+
+impl fmt::Display for Rejected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::AsLoop => "our AS is in its AS path",
+            Self::FirstAs => "its AS path does not start with the peer's AS",
+            Self::OwnNextHop => "its next hop is our own address",
+            Self::ForeignNextHop => "its next hop is not on the subnet shared with the peer",
+            Self::OriginatorLoop => "it originates from our own router id",
+            Self::ClusterLoop => "our cluster id is in its cluster list",
+            Self::Policy(name) => return write!(f, "rejected by {name}"),
+        })
+    }
+}
+
+const AS_LOOP: u32 = 1 << 16;
+const FIRST_AS: u32 = 2 << 16;
+const OWN_NEXT_HOP: u32 = 3 << 16;
+const FOREIGN_NEXT_HOP: u32 = 4 << 16;
+const ORIGINATOR_LOOP: u32 = 5 << 16;
+const CLUSTER_LOOP: u32 = 6 << 16;
+/// The lower half is the statement's position, all ones for the default.
+const POLICY: u32 = 7 << 16;
+
+impl Reason {
+    fn policy(statement: Option<u16>) -> Self {
+        Self(POLICY | u32::from(statement.unwrap_or(u16::MAX)))
+    }
+
+    /// In words; `policy` is the peer's import policy as it is now.
+    pub(super) fn explain(self, policy: &Policy) -> Rejected {
+        match self.0 & 0xffff_0000 {
+            AS_LOOP => Rejected::AsLoop,
+            FIRST_AS => Rejected::FirstAs,
+            OWN_NEXT_HOP => Rejected::OwnNextHop,
+            FOREIGN_NEXT_HOP => Rejected::ForeignNextHop,
+            ORIGINATOR_LOOP => Rejected::OriginatorLoop,
+            CLUSTER_LOOP => Rejected::ClusterLoop,
+            _ => {
+                let statement = u16::try_from(self.0 & 0xffff)
+                    .ok()
+                    .filter(|&statement| statement != u16::MAX);
+                Rejected::Policy(policy.name_of(statement).to_owned())
+            }
+        }
+    }
+}
+
+/// Takes in an UPDATE of a session that is up.
+pub(super) fn update(rib: &mut Rib, peer: PeerIndex, update: &Update<'_>) {
+    for run in &update.unreachable {
+        withdraw(rib, peer, run);
+    }
+    for (next_hop, run) in &update.reachable {
+        let Some(attributes) = &update.attributes else {
+            withdraw(rib, peer, run);
+            continue;
+        };
+        let attributes = if attributes.next_hop == Some(*next_hop) {
+            Cow::Borrowed(attributes)
+        } else {
+            Cow::Owned(Attributes {
+                next_hop: Some(*next_hop),
+                ..attributes.clone()
+            })
+        };
+        announce(rib, peer, attributes, run);
+    }
+}
+
+fn withdraw(rib: &mut Rib, peer: PeerIndex, run: &Nlri<'_>) {
+    let Some(slot) = slot(run.family()) else {
+        return;
+    };
+    let (table, mut world) = rib.table(slot);
+    for prefix in run {
+        table.withdraw(&mut world, &prefix, peer);
+    }
+}
+
+fn announce(rib: &mut Rib, peer: PeerIndex, attributes: Cow<'_, Attributes>, run: &Nlri<'_>) {
+    let Some(slot) = slot(run.family()) else {
+        return;
+    };
+    let Some(session) = rib.peers.get(peer).map(|peer| &peer.session) else {
+        return;
+    };
+    if !session.families.contains(&run.family()) {
+        return;
+    }
+    let received = rib.attrs.intern(&attributes);
+    let mut judge = Judge::new(session, rib.asn, rib.router_id, received, attributes);
+    let (table, mut world) = rib.table(slot);
+    for prefix in run {
+        let verdict = judge.verdict(world.attrs, prefix);
+        table.offer(&mut world, &prefix, peer, Offer { received, verdict });
+    }
+    judge.finish(&mut rib.attrs);
+}
+
+/// Asks import policy again about all that a peer has sent.
+pub(super) fn judge_again(rib: &mut Rib, peer: PeerIndex) {
+    let (asn, router_id) = (rib.asn, rib.router_id);
+    let Some(session) = rib.peers.get(peer).map(|peer| peer.session.clone()) else {
+        return;
+    };
+    for slot in 0..rib.tables.len() {
+        let (table, mut world) = rib.table(slot);
+        let mut latest: Option<Judge<'_>> = None;
+        for net in 0..table.nets.end() {
+            if !table.nets[net].is_net() {
+                continue;
+            }
+            let Some(path) = table.chain(net).find(|path| path.peer() == peer).copied() else {
+                continue;
+            };
+            let received = path.received();
+            if latest
+                .as_ref()
+                .is_none_or(|judge| judge.received != received)
+            {
+                if let Some(judge) = latest.take() {
+                    judge.finish(world.attrs);
+                }
+                world.attrs.retain(received);
+                let attributes = Cow::Owned(world.attrs.decode(received));
+                latest = Some(Judge::new(&session, asn, router_id, received, attributes));
+            }
+            if let Some(judge) = latest.as_mut() {
+                let verdict = judge.verdict(world.attrs, table.prefix(net));
+                table.judged(&mut world, net, peer, Offer { received, verdict });
+            }
+        }
+        if let Some(judge) = latest.take() {
+            judge.finish(world.attrs);
+        }
+    }
+}
+
+/// The verdict over one attribute set from one peer. Holds one reference to each set that it names.
+#[derive(Debug)]
+struct Judge<'a> {
+    received: AttrId,
+    attributes: Cow<'a, Attributes>,
+    policy: Policy,
+    source: SourceKind,
+    local_asn: Asn,
+    /// The verdict where the prefix has no say.
+    fixed: Option<Result<AttrId, Reason>>,
+    /// By what policy applies: the changed set.
+    variants: SmallVec<[(Applied, AttrId); 1]>,
+}
+
+impl<'a> Judge<'a> {
+    fn new(
+        session: &PeerSession,
+        asn: Asn,
+        router_id: Ipv4Addr,
+        received: AttrId,
+        attributes: Cow<'a, Attributes>,
+    ) -> Self {
+        Self {
+            received,
+            fixed: check(session, asn, router_id, &attributes).map(Err),
+            attributes,
+            policy: session.import.clone(),
+            source: if session.ibgp {
+                SourceKind::Internal
+            } else {
+                SourceKind::External
+            },
+            local_asn: session.local_asn,
+            variants: SmallVec::new(),
+        }
+    }
+
+    fn verdict(&mut self, attrs: &mut AttrStore, prefix: IpNet) -> Result<AttrId, Reason> {
+        if let Some(fixed) = self.fixed {
+            return fixed;
+        }
+        let candidate = Candidate {
+            prefix,
+            attributes: &self.attributes,
+            source: self.source,
+        };
+        let verdict = match self.policy.evaluate(&candidate) {
+            Outcome::Reject(statement) => Err(Reason::policy(statement)),
+            Outcome::Accept(applied) => Ok(self.variant(attrs, applied)),
+        };
+        if !self.policy.depends_on_prefix() {
+            self.fixed = Some(verdict);
+        }
+        verdict
+    }
+
+    fn variant(&mut self, attrs: &mut AttrStore, applied: Applied) -> AttrId {
+        if applied.is_empty() {
+            return self.received;
+        }
+        if let Some((_, id)) = self.variants.iter().find(|(other, _)| *other == applied) {
+            return *id;
+        }
+        let mut attributes = self.attributes.clone().into_owned();
+        self.policy.apply(&applied, &mut attributes, self.local_asn);
+        let id = attrs.intern(&attributes);
+        self.variants.push((applied, id));
+        id
+    }
+
+    fn finish(self, attrs: &mut AttrStore) {
+        for (_, id) in self.variants {
+            attrs.release(id);
+        }
+        attrs.release(self.received);
+    }
+}
+
+/// What makes a route unusable whatever policy says.
+fn check(
+    session: &PeerSession,
+    asn: Asn,
+    router_id: Ipv4Addr,
+    attributes: &Attributes,
+) -> Option<Reason> {
+    let path = &attributes.as_path;
+    if path.contains(session.local_asn) || path.contains(asn) {
+        return Some(Reason(AS_LOOP));
+    }
+    if !session.ibgp && path.neighbor() != Some(session.peer_asn) {
+        return Some(Reason(FIRST_AS));
+    }
+    if let Some(next_hop) = attributes.next_hop.map(|next_hop| next_hop.address()) {
+        if next_hop == session.local_address || session.other_local_address == Some(next_hop) {
+            return Some(Reason(OWN_NEXT_HOP));
+        }
+        let foreign = session.shared_subnet.is_some_and(|subnet| {
+            subnet.addr().is_ipv4() == next_hop.is_ipv4() && !subnet.contains(&next_hop)
+        });
+        if !session.ibgp && foreign && next_hop != session.peer_address {
+            return Some(Reason(FOREIGN_NEXT_HOP));
+        }
+    }
+    if attributes.originator_id == Some(router_id) {
+        return Some(Reason(ORIGINATOR_LOOP));
+    }
+    if attributes.cluster_list.contains(&router_id) {
+        return Some(Reason(CLUSTER_LOOP));
+    }
+    None
+}

@@ -1,0 +1,318 @@
+//! What the operator sees of routes: plain values, made on request.
+
+use std::net::IpAddr;
+
+use bgp_wire::{Attributes, Family};
+use ipnet::IpNet;
+
+use super::decision::{Facts, Key, Why, explain};
+use super::export::{Exporter, Withheld};
+use super::import::Rejected;
+use super::peer::PeerIndex;
+use super::table::{Path, Table};
+use super::{Rib, encode, slot};
+use crate::policy::Outcome;
+
+/// Which prefixes to show.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Selection {
+    /// All.
+    #[default]
+    All,
+    /// This one.
+    Exact(IpNet),
+    /// This one and those inside it.
+    Within(IpNet),
+    /// Those that an address, or a whole prefix, lies in.
+    Covering(IpNet),
+}
+
+/// A prefix and all paths to it, the best one first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteView {
+    /// The prefix.
+    pub prefix: IpNet,
+    /// Its paths; those that may not be used are among them.
+    pub paths: Vec<PathView>,
+}
+
+/// One path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PathView {
+    /// The peer that it comes from; `None` for a route of our own.
+    pub peer: Option<PeerIndex>,
+    /// That peer's address.
+    pub peer_address: Option<IpAddr>,
+    /// Its attributes: as import policy left them, or as received if it is rejected.
+    pub attributes: Attributes,
+    /// What became of it.
+    pub state: PathState,
+    /// Traffic may be split between this one and the best one.
+    pub multipath: bool,
+    /// The peer is restarting and has not sent it again yet.
+    pub stale: bool,
+}
+
+/// What became of a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PathState {
+    /// It is the best one, at last by this step.
+    Best(Why),
+    /// It lost to the best one at this step.
+    Lost(Why),
+    /// Its next hop is not reachable.
+    Unreachable,
+    /// It may not be used.
+    Rejected(Rejected),
+}
+
+/// A prefix towards a peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExportView {
+    /// The prefix.
+    pub prefix: IpNet,
+    /// What the peer is told, or why it is not.
+    pub result: Result<Attributes, Withheld>,
+    /// The peer has not read as far yet: what it was told last may differ.
+    pub pending: bool,
+}
+
+/// Prefixes of one family and one peer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// That the peer announces, those rejected included.
+    pub received: usize,
+    /// Those of them that may be used.
+    pub accepted: usize,
+    /// That we announce to it, once it has read everything.
+    pub advertised: usize,
+}
+
+/// How much there is and what it takes, without the allocator's own overhead.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// Prefixes.
+    pub nets: usize,
+    /// Paths.
+    pub paths: usize,
+    /// Attribute sets.
+    pub attribute_sets: usize,
+    /// Octets for all of it, with indices and what update groups keep.
+    pub octets: usize,
+}
+
+impl Rib {
+    /// The Loc-RIB and what competed for it, by prefix.
+    #[must_use]
+    pub fn routes(&self, selection: &Selection) -> Vec<RouteView> {
+        self.selected(selection)
+            .filter_map(|(table, net)| {
+                let paths = self.paths(table, net);
+                (!paths.is_empty()).then(|| RouteView {
+                    prefix: table.prefix(net),
+                    paths,
+                })
+            })
+            .collect()
+    }
+
+    /// What a peer has announced, by prefix: its Adj-RIB-In, rejected paths with the reason.
+    #[must_use]
+    pub fn routes_from(&self, peer: PeerIndex, selection: &Selection) -> Vec<RouteView> {
+        self.selected(selection)
+            .filter(|(table, net)| table.chain(*net).any(|path| path.peer() == peer))
+            .map(|(table, net)| {
+                let mut paths = self.paths(table, net);
+                paths.retain(|path| path.peer == Some(peer));
+                RouteView {
+                    prefix: table.prefix(net),
+                    paths,
+                }
+            })
+            .collect()
+    }
+
+    /// What a peer is told, by prefix: its Adj-RIB-Out, and for what is missing there the reason.
+    #[must_use]
+    pub fn routes_to(&self, peer: PeerIndex, selection: &Selection) -> Vec<ExportView> {
+        self.selected(selection)
+            .filter(|(table, net)| table.chain(*net).next().is_some())
+            .map(|(table, net)| {
+                let reader = table.reader(peer);
+                ExportView {
+                    prefix: table.prefix(net),
+                    result: self.export(table, net, peer),
+                    pending: reader.is_some_and(|reader| {
+                        let seen = table.nets[reader.place.node()].version;
+                        reader.chunk.is_some() || seen < table.nets[net].version
+                    }),
+                }
+            })
+            .collect()
+    }
+
+    /// How many prefixes of a family a peer announces and is told; takes time in proportion to the table.
+    #[must_use]
+    pub fn counts(&self, peer: PeerIndex, family: Family) -> Counts {
+        let Some((slot, state)) = slot(family).zip(self.peers.get(peer)) else {
+            return Counts::default();
+        };
+        let paths = state.paths[slot];
+        Counts {
+            received: paths.all as usize,
+            accepted: (paths.all - paths.rejected) as usize,
+            advertised: self.tables[slot].advertised(peer),
+        }
+    }
+
+    /// How many messages with routes a peer's present session was given.
+    #[must_use]
+    pub fn messages_sent(&self, peer: PeerIndex) -> u64 {
+        self.peers.get(peer).map_or(0, |peer| peer.messages_sent)
+    }
+
+    /// How much there is and what it takes.
+    #[must_use]
+    pub fn memory(&self) -> Memory {
+        Memory {
+            nets: self.tables.iter().map(Table::len).sum(),
+            paths: self
+                .tables
+                .iter()
+                .map(|table| table.paths.len() as usize)
+                .sum(),
+            attribute_sets: self.attrs.len(),
+            octets: self.attrs.bytes() + self.tables.iter().map(Table::bytes).sum::<usize>(),
+        }
+    }
+
+    fn facts(&self) -> Facts<'_> {
+        Facts {
+            attrs: &self.attrs,
+            peers: &self.peers,
+        }
+    }
+
+    /// The nets of a selection, by prefix.
+    fn selected(&self, selection: &Selection) -> impl Iterator<Item = (&Table, u32)> + '_ {
+        let mut nets: Vec<(IpNet, &Table, u32)> = Vec::new();
+        let mut find = |prefix: IpNet| {
+            nets.extend(
+                self.tables
+                    .iter()
+                    .filter_map(|table| Some((prefix, table, table.find(&prefix)?))),
+            );
+        };
+        match *selection {
+            Selection::Exact(prefix) => find(prefix.trunc()),
+            Selection::Covering(prefix) => {
+                for len in 0..=prefix.prefix_len() {
+                    if let Ok(shorter) = IpNet::new(prefix.addr(), len) {
+                        find(shorter.trunc());
+                    }
+                }
+            }
+            Selection::All | Selection::Within(_) => {
+                let within = |prefix: &IpNet| match selection {
+                    Selection::Within(outer) => outer.contains(prefix),
+                    Selection::All | Selection::Exact(_) | Selection::Covering(_) => true,
+                };
+                for table in &self.tables {
+                    nets.extend(
+                        table
+                            .all_nets()
+                            .map(|net| (table.prefix(net), table, net))
+                            .filter(|(prefix, ..)| within(prefix)),
+                    );
+                }
+            }
+        }
+        nets.sort_unstable_by_key(|(prefix, ..)| *prefix);
+        nets.into_iter().map(|(_, table, net)| (table, net))
+    }
+
+    fn paths(&self, table: &Table, net: u32) -> Vec<PathView> {
+        let facts = self.facts();
+        let keys: Vec<Option<Key>> = table.chain(net).map(|path| facts.key(path)).collect();
+        let best = table.best(net).map(|_| 0);
+        let reasons = best.map(|best| explain(&keys, best));
+        let best_key = best.and_then(|best| keys[best]);
+        table
+            .chain(net)
+            .enumerate()
+            .map(|(index, path)| {
+                let why = reasons.as_ref().and_then(|reasons| reasons[index]);
+                let shares = || {
+                    keys[index]
+                        .zip(best_key)
+                        .is_some_and(|(key, best)| key.shares_with(&best))
+                };
+                PathView {
+                    multipath: self.max_paths > 1 && shares(),
+                    ..self.path(
+                        path,
+                        match why {
+                            Some(why) if best == Some(index) => PathState::Best(why),
+                            Some(why) => PathState::Lost(why),
+                            None => PathState::Unreachable,
+                        },
+                    )
+                }
+            })
+            .collect()
+    }
+
+    fn path(&self, path: &Path, state: PathState) -> PathView {
+        let peer = self.peers.get(path.peer());
+        let state = match (path.rejected(), peer) {
+            (Some(reason), Some(peer)) => PathState::Rejected(reason.explain(&peer.session.import)),
+            _ => state,
+        };
+        PathView {
+            peer: (path.peer() != PeerIndex::LOCAL).then_some(path.peer()),
+            peer_address: peer.map(|peer| peer.session.peer_address),
+            attributes: self
+                .attrs
+                .decode(path.accepted().unwrap_or_else(|| path.received())),
+            state,
+            multipath: false,
+            stale: peer.is_some_and(|peer| peer.epoch != path.epoch()),
+        }
+    }
+
+    /// What a peer is told of a net: by the same rules that encode it.
+    fn export(&self, table: &Table, net: u32, peer: PeerIndex) -> Result<Attributes, Withheld> {
+        let group = table
+            .reader(peer)
+            .and_then(|reader| self.groups.groups.get(reader.group));
+        let Some((key, _)) = group else {
+            return Err(Withheld::FamilyNotNegotiated);
+        };
+        let (id, source) = table.best(net).ok_or(Withheld::NoUsablePath)?;
+        if source == peer {
+            return Err(Withheld::FromThisPeer);
+        }
+        let exporter = Exporter {
+            key,
+            peers: &self.peers,
+            family: table.family,
+            cluster_id: self.router_id,
+        };
+        let mut attributes = self.attrs.decode(id);
+        exporter.gate(&attributes, source)?;
+        let applied = match exporter.policy(table.prefix(net), &attributes, source) {
+            Outcome::Accept(applied) => applied,
+            Outcome::Reject(statement) => {
+                return Err(Withheld::Policy(key.policy.name_of(statement).to_owned()));
+            }
+        };
+        exporter.rewrite(&mut attributes, &applied, source)?;
+        let next_hop = attributes.next_hop.ok_or(Withheld::NoNextHop)?;
+        let mut section = Vec::new();
+        attributes.encode(&key.context, &mut section);
+        if !encode::fits(&key.context, table.family, next_hop, &section) {
+            return Err(Withheld::TooLong);
+        }
+        Ok(attributes)
+    }
+}
