@@ -38,10 +38,8 @@ pub struct Peer {
     /// Since when it is in this state, RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<String>,
-    /// Seconds since then. In [`SessionState::Established`] this is the uptime; else since it was last up, or since it
-    /// was configured.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub state_seconds: Option<u64>,
+    /// Seconds since then. In [`SessionState::Established`] this is the uptime.
+    pub state_seconds: u64,
     /// Our address on the session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub local_address: Option<IpAddr>,
@@ -109,9 +107,6 @@ pub struct Timers {
     /// How often we send a KEEPALIVE.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keepalive_seconds: Option<u16>,
-    /// Seconds since its last message.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_received_seconds: Option<u64>,
 }
 
 /// Graceful restart (RFC 4724).
@@ -149,6 +144,9 @@ pub struct MessageCounts {
     pub received: Messages,
     /// Sent to it.
     pub sent: Messages,
+    /// UPDATEs received with a malformed attribute that did not end the session (RFC 7606).
+    #[serde(default)]
+    pub malformed_updates: u64,
 }
 
 /// Messages of one direction.
@@ -167,7 +165,7 @@ pub struct Messages {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SessionError {
-    /// In words.
+    /// In words, without the direction: `Cease/Administrative Shutdown`, `Connection refused`.
     pub message: String,
     /// Whose doing.
     pub direction: Direction,
