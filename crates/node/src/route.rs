@@ -40,27 +40,30 @@ pub fn learned_key(prefix: IpNet) -> RouteKey {
     }
 }
 
-/// The route for a learned prefix: its next hops as the kernel's own longest match would reach them, equal ones merged.
+/// Why a learned prefix gets no route whatever its next hop is; `None` when nothing speaks against it.
+#[must_use]
+pub fn refusal(prefix: IpNet, plan: &NodePlan) -> Option<Unresolved> {
+    let own = plan.pod_cidrs.iter().find(|own| own.contains(&prefix))?;
+    Some(unresolved(format!("inside this node's own {own}")))
+}
+
+/// The route over these next hops, as the kernel's own longest match would reach them; equal ones merged.
 ///
 /// A next hop on a connected subnet is used as it is; one further away is reached through the gateway of the route
 /// that somebody else has towards it. Routes of ours never serve for that, so that no route depends on itself.
 ///
 /// # Errors
 ///
-/// When none of the next hops can be reached, or the prefix is the node's own.
-pub fn desired_route(
-    prefix: IpNet,
+/// When none of the next hops can be reached.
+pub fn resolve(
     next_hops: &[bgp_wire::NextHop],
     links: &Links,
     plan: &NodePlan,
-) -> Result<(RouteKey, Route), Unresolved> {
-    if let Some(own) = plan.pod_cidrs.iter().find(|own| own.contains(&prefix)) {
-        return Err(unresolved(format!("inside this node's own {own}")));
-    }
+) -> Result<Route, Unresolved> {
     let mut hops: SmallVec<[NextHop; 1]> = SmallVec::new();
     let mut reason = None;
     for next_hop in next_hops {
-        match resolve(next_hop.address(), links, plan) {
+        match resolve_one(next_hop.address(), links, plan) {
             Ok(resolved) => hops.extend(resolved),
             Err(error) => {
                 reason.get_or_insert(error);
@@ -72,12 +75,28 @@ pub fn desired_route(
     if hops.is_empty() {
         return Err(reason.unwrap_or_else(|| unresolved("no next hop".to_owned())));
     }
-    let route = Route {
+    Ok(Route {
         kind: RouteKind::Unicast,
         next_hops: hops,
         source: None,
-    };
-    Ok((learned_key(prefix), route))
+    })
+}
+
+/// The route for a learned prefix.
+///
+/// # Errors
+///
+/// [`refusal`], or as [`resolve`].
+pub fn desired_route(
+    prefix: IpNet,
+    next_hops: &[bgp_wire::NextHop],
+    links: &Links,
+    plan: &NodePlan,
+) -> Result<(RouteKey, Route), Unresolved> {
+    if let Some(refusal) = refusal(prefix, plan) {
+        return Err(refusal);
+    }
+    Ok((learned_key(prefix), resolve(next_hops, links, plan)?))
 }
 
 /// The routes to an endpoint's addresses, straight onto its host veth.
@@ -133,7 +152,7 @@ pub fn static_routes(plan: &NodePlan) -> impl Iterator<Item = (RouteKey, Route)>
     })
 }
 
-fn resolve(
+fn resolve_one(
     address: IpAddr,
     links: &Links,
     plan: &NodePlan,
