@@ -219,3 +219,152 @@ impl Links {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{NextHop, Route, RouteKey};
+
+    fn link(index: LinkIndex, up: bool) -> Event {
+        Event::Link(Link {
+            index,
+            name: format!("eth{index}"),
+            up,
+            carrier: up,
+            ..Link::default()
+        })
+    }
+
+    fn theirs(prefix: &str, action: RouteAction, hops: &[(&str, LinkIndex)]) -> Event {
+        let hops = hops.iter().map(|(via, link)| NextHop {
+            via: via.parse().ok(),
+            link: *link,
+            onlink: false,
+        });
+        let key = RouteKey::main(prefix.parse().unwrap(), 0);
+        Event::Route(RouteEvent {
+            key,
+            protocol: 4,
+            action,
+            route: Some(Route::unicast(hops)),
+        })
+    }
+
+    fn handle(links: &mut Links, event: &Event) -> (bool, Option<LinkIndex>) {
+        let Impact { changed, flushed } = links.handle(event);
+        (changed, flushed)
+    }
+
+    fn way(links: &Links, address: &str) -> Vec<LinkIndex> {
+        let route = links.lookup(address.parse().unwrap());
+        route
+            .map(|route| route.next_hops.iter().map(|hop| hop.1).collect())
+            .unwrap_or_default()
+    }
+
+    #[test]
+    fn only_news_is_a_change() {
+        let mut links = Links::default();
+        assert_eq!(handle(&mut links, &link(1, true)), (true, None));
+        let address = Event::AddressAdded(1, "192.0.2.1/24".parse().unwrap());
+        assert_eq!(handle(&mut links, &address), (true, None));
+        assert_eq!(handle(&mut links, &address), (false, None));
+        // Links tell of themselves all the time: statistics, IPv6 state, …
+        assert_eq!(handle(&mut links, &link(1, true)), (false, None));
+        assert_eq!(links.links[&1].addresses.len(), 1);
+        assert_eq!(handle(&mut links, &link(1, false)), (true, Some(1)));
+        assert_eq!(links.links[&1].addresses.len(), 1);
+        assert_eq!(handle(&mut links, &Event::LinkRemoved(1)), (true, Some(1)));
+        assert_eq!(links, Links::default());
+    }
+
+    #[test]
+    fn the_longest_prefix_wins_then_the_lowest_metric() {
+        let mut links = Links::default();
+        for (prefix, link) in [
+            ("0.0.0.0/0", 1),
+            ("10.0.0.0/8", 2),
+            ("10.1.0.0/16", 3),
+            ("::/0", 4),
+        ] {
+            links.handle(&theirs(prefix, RouteAction::Added, &[("", link)]));
+        }
+        let Event::Route(mut backup) = theirs("10.1.0.0/16", RouteAction::Added, &[("", 9)]) else {
+            panic!()
+        };
+        backup.key.priority = 100;
+        links.handle(&Event::Route(backup));
+        assert!(
+            links
+                .underlay
+                .is_sorted_by_key(|route| (route.prefix, route.priority))
+        );
+        assert_eq!(way(&links, "10.1.2.3"), [3]);
+        assert_eq!(way(&links, "10.2.2.3"), [2]);
+        assert_eq!(way(&links, "192.0.2.1"), [1]);
+        assert_eq!(way(&links, "2001:db8::1"), [4]);
+        links.handle(&theirs("10.1.0.0/16", RouteAction::Removed, &[("", 3)]));
+        assert_eq!(way(&links, "10.1.2.3"), [9]);
+    }
+
+    #[test]
+    fn a_link_down_takes_ipv4_routes_with_it_untold() {
+        let mut links = Links::default();
+        links.handle(&link(1, true));
+        links.handle(&link(2, true));
+        let both = [("192.0.2.1", 1), ("198.51.100.1", 2)];
+        links.handle(&theirs("10.0.0.0/8", RouteAction::Added, &both));
+        links.handle(&theirs("10.1.0.0/16", RouteAction::Added, &both[..1]));
+        links.handle(&theirs(
+            "2001:db8::/32",
+            RouteAction::Added,
+            &[("fe80::1", 1)],
+        ));
+        links.handle(&link(1, false));
+        assert_eq!(way(&links, "10.1.0.1"), [2]);
+        assert_eq!(way(&links, "2001:db8::1"), [1], "the kernel will tell");
+    }
+
+    #[test]
+    fn ipv6_next_hops_go_one_by_one() {
+        let mut links = Links::default();
+        links.handle(&theirs(
+            "2001:db8::/32",
+            RouteAction::Added,
+            &[("fe80::1", 1), ("fe80::2", 2)],
+        ));
+        links.handle(&theirs(
+            "2001:db8::/32",
+            RouteAction::Removed,
+            &[("fe80::1", 1)],
+        ));
+        assert_eq!(way(&links, "2001:db8::1"), [2]);
+        links.handle(&theirs(
+            "2001:db8::/32",
+            RouteAction::Removed,
+            &[("fe80::2", 2)],
+        ));
+        assert_eq!(way(&links, "2001:db8::1"), []);
+    }
+
+    #[test]
+    fn ours_in_place_of_theirs_ends_theirs() {
+        let mut links = Links::default();
+        links.handle(&theirs(
+            "10.0.0.0/8",
+            RouteAction::Added,
+            &[("192.0.2.1", 1)],
+        ));
+        let Event::Route(ours) = theirs("10.0.0.0/8", RouteAction::Replaced, &[("192.0.2.2", 1)])
+        else {
+            panic!()
+        };
+        let changed = links
+            .handle(&Event::Route(RouteEvent {
+                protocol: ROUTE_PROTOCOL,
+                ..ours
+            }))
+            .changed;
+        assert!(changed && links.underlay.is_empty());
+    }
+}
