@@ -1,0 +1,125 @@
+//! The command line.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::builder::styling::Styles;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use ipnet::IpNet;
+
+const EXAMPLES: &str = "\
+Examples:
+  margayctl status                       Is this node all right?
+  margayctl bgp peers                    Which sessions are up, and why are the others not?
+  margayctl bgp peer 192.0.2.1           Everything about one session
+  margayctl bgp routes 10.244.3.0/24     Who offers this prefix, and which path won?
+  margayctl bgp routes --to 192.0.2.1    What do we announce there, and why not the rest?
+  margayctl routes                       Does the kernel hold what it should?
+
+Exit status:
+  0  all is well
+  1  something needs attention: a configured peer is down, or the agent refused the question
+  2  the command line is wrong
+  3  the agent can't be reached";
+
+const ROUTES_EXAMPLES: &str = "\
+Examples:
+  margayctl bgp routes                       Every path of every prefix
+  margayctl bgp routes 10.244.3.7            Which prefixes hold this pod's address?
+  margayctl bgp routes --from 192.0.2.1      What did this peer send, and what did we refuse?
+  margayctl bgp routes --to 192.0.2.1        What does this peer get, and why not the rest?";
+
+/// Looks into Margay's agent on this node.
+#[derive(Debug, Parser)]
+#[command(name = "margayctl", version, after_help = EXAMPLES, styles = Styles::plain())]
+pub(crate) struct Cli {
+    /// The agent's socket
+    #[arg(long, global = true, help_heading = "Global options", env = "MARGAY_SOCKET", default_value = api::DEFAULT_SOCKET, value_name = "PATH")]
+    pub(crate) socket: PathBuf,
+
+    /// How to print: for a person, with more columns, or for a program
+    #[arg(short, long, global = true, help_heading = "Global options", value_enum, default_value_t = Format::Table)]
+    pub(crate) output: Format,
+
+    /// Print again every two seconds, until interrupted
+    #[arg(short, long, global = true, help_heading = "Global options")]
+    pub(crate) watch: bool,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    Table,
+    Wide,
+    Json,
+    Yaml,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// The node at a glance, and what needs attention
+    Status,
+    /// Sessions and routes of the BGP speaker
+    #[command(subcommand)]
+    Bgp(Bgp),
+    /// The kernel's routes beside those that should be there
+    Routes,
+    /// The pods attached to this node
+    Endpoints,
+    /// Completions for a shell
+    #[command(after_help = "Example:\n  source <(margayctl completion bash)")]
+    Completion {
+        /// Which shell
+        shell: Shell,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Bgp {
+    /// All sessions: state, uptime, prefixes, and why one is down
+    #[command(
+        after_help = "Example:\n  until margayctl bgp peers; do sleep 1; done    Wait until every session is up"
+    )]
+    Peers,
+    /// One session in detail
+    Peer {
+        /// The peer's address
+        address: IpAddr,
+    },
+    /// Routes: all paths and which won; or what one peer sends us, or gets
+    #[command(after_help = ROUTES_EXAMPLES)]
+    Routes(Routes),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Routes {
+    /// Only this prefix and those inside it; an address stands for the prefixes that hold it
+    pub(crate) prefix: Option<Prefix>,
+
+    /// What this peer sent us, with what our policy says of it
+    #[arg(long, value_name = "PEER", conflicts_with = "to")]
+    pub(crate) from: Option<IpAddr>,
+
+    /// What we send this peer, and why not the rest
+    #[arg(long, value_name = "PEER")]
+    pub(crate) to: Option<IpAddr>,
+}
+
+/// A prefix or an address, checked here so that a slip is a usage error.
+#[derive(Debug, Clone)]
+pub(crate) struct Prefix(pub(crate) String);
+
+impl FromStr for Prefix {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match (text.parse::<IpNet>(), text.parse::<IpAddr>()) {
+            (Err(_), Err(_)) => Err("write a prefix as in 10.244.3.0/24, or an address".to_owned()),
+            _ => Ok(Self(text.to_owned())),
+        }
+    }
+}

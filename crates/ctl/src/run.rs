@@ -1,0 +1,205 @@
+//! One command: ask, show, exit code.
+
+use std::ffi::OsStr;
+use std::io::{self, IsTerminal, Write};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{CommandFactory, FromArgMatches};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::cli::{Bgp, Cli, Command, Format, Routes};
+use crate::client::{self, Failure};
+use crate::view;
+
+/// How long `--watch` waits.
+const INTERVAL: Duration = Duration::from_secs(2);
+
+/// What a command has to say.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) text: String,
+    /// Whether all is well.
+    pub(crate) well: bool,
+}
+
+/// How to show an answer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Style {
+    pub(crate) wide: bool,
+    pub(crate) colour: bool,
+}
+
+pub(crate) fn main() -> ExitCode {
+    let mut command = Cli::command();
+    if let Some(name) = plugin_name() {
+        // kubectl runs its plugins by the name kubectl-NAME; help should show what the user typed.
+        command = command.name(name).bin_name(name);
+    }
+    let cli = match Cli::from_arg_matches_mut(&mut command.get_matches_mut()) {
+        Ok(cli) => cli,
+        Err(error) => error.exit(),
+    };
+    if let Command::Completion { shell } = cli.command {
+        let name = plugin_name().map_or("margayctl", |_| "kubectl-margay");
+        clap_complete::generate(shell, &mut Cli::command(), name, &mut io::stdout());
+        return ExitCode::SUCCESS;
+    }
+    let terminal = io::stdout().is_terminal();
+    let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let style = Style {
+        wide: cli.output == Format::Wide,
+        colour: terminal && !plain,
+    };
+    loop {
+        let result = answer(&cli, style);
+        if cli.watch && terminal {
+            // Erase the screen and go to its corner (ECMA-48 ED, CUP).
+            if write(&mut io::stdout(), "\x1b[2J\x1b[H").is_err() {
+                return ExitCode::SUCCESS;
+            }
+        }
+        let code = show(result);
+        let Some(code) = code else {
+            return ExitCode::SUCCESS;
+        };
+        if !cli.watch {
+            return ExitCode::from(code);
+        }
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a person watches: there is no event to wait for"
+        )]
+        std::thread::sleep(INTERVAL);
+    }
+}
+
+/// Prints and gives the exit code; `None` when nobody reads any more.
+fn show(result: Result<Answer, Failure>) -> Option<u8> {
+    match result {
+        Ok(Answer { text, well }) => {
+            write(&mut io::stdout(), &text).ok()?;
+            Some(u8::from(!well))
+        }
+        Err(failure) => {
+            write(&mut io::stderr(), &format!("margayctl: {failure}\n")).ok()?;
+            Some(match failure {
+                Failure::Unreachable { .. } => 3,
+                Failure::Refused(_) | Failure::Garbled(_) => 1,
+            })
+        }
+    }
+}
+
+fn write(out: &mut impl Write, text: &str) -> io::Result<()> {
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
+/// How kubectl's user calls us, when kubectl does.
+fn plugin_name() -> Option<&'static str> {
+    let program = std::env::args_os().next()?;
+    (Path::new(&program).file_name() == Some(OsStr::new("kubectl-margay")))
+        .then_some("kubectl margay")
+}
+
+fn answer(cli: &Cli, style: Style) -> Result<Answer, Failure> {
+    let get = |target: &str| client::get(&cli.socket, target);
+    match &cli.command {
+        Command::Status => {
+            let body = get(api::path::STATUS)?;
+            let status: api::Status = client::decode(&body)?;
+            if let Some(text) = raw(cli.output, &status) {
+                return Ok(Answer {
+                    text,
+                    well: view::status::is_well(&status),
+                });
+            }
+            // The sessions' own words say more than their number; an agent that fails in between is no reason to be silent.
+            let peers = get(api::path::PEERS)
+                .and_then(|body| client::decode::<api::Peers>(&body))
+                .unwrap_or_default();
+            Ok(view::status::show(&status, &peers, style))
+        }
+        Command::Bgp(Bgp::Peers) => page(
+            cli,
+            style,
+            api::path::PEERS,
+            view::peers::is_well,
+            view::peers::table,
+        ),
+        Command::Bgp(Bgp::Peer { address }) => {
+            let target = format!("{}/{address}", api::path::PEERS);
+            page(cli, style, &target, view::peers::is_up, view::peers::page)
+        }
+        Command::Bgp(Bgp::Routes(routes)) => page(
+            cli,
+            style,
+            &query(routes),
+            |_| true,
+            |answer, style| view::bgp_routes::table(answer, routes, style),
+        ),
+        Command::Routes => page(cli, style, api::path::ROUTES, |_| true, view::routes::table),
+        Command::Endpoints => page(
+            cli,
+            style,
+            api::path::ENDPOINTS,
+            |_| true,
+            view::endpoints::table,
+        ),
+        Command::Completion { .. } => Ok(Answer {
+            text: String::new(),
+            well: true,
+        }),
+    }
+}
+
+/// Asks for a value, and shows it in the format that is wanted.
+fn page<T: Serialize + DeserializeOwned>(
+    cli: &Cli,
+    style: Style,
+    target: &str,
+    well: impl Fn(&T) -> bool,
+    show: impl Fn(&T, Style) -> String,
+) -> Result<Answer, Failure> {
+    let value: T = client::decode(&client::get(&cli.socket, target)?)?;
+    let text = raw(cli.output, &value).unwrap_or_else(|| show(&value, style));
+    Ok(Answer {
+        text,
+        well: well(&value),
+    })
+}
+
+/// The value for a program; `None` where a person wants to read.
+fn raw<T: Serialize>(format: Format, value: &T) -> Option<String> {
+    let text = match format {
+        Format::Json => serde_json::to_string_pretty(value).map_err(|error| error.to_string()),
+        Format::Yaml => serde_saphyr::to_string(value).map_err(|error| error.to_string()),
+        Format::Table | Format::Wide => return None,
+    };
+    // Our own types always can be written.
+    let mut text = text.unwrap_or_else(|error| error);
+    if !text.ends_with('\n') {
+        text.push('\n');
+    }
+    Some(text)
+}
+
+/// Addresses and prefixes need no escapes in a query (RFC 3986 §3.4).
+fn query(routes: &Routes) -> String {
+    let parts = [
+        routes
+            .prefix
+            .as_ref()
+            .map(|prefix| format!("prefix={}", prefix.0)),
+        routes.from.map(|peer| format!("from={peer}")),
+        routes.to.map(|peer| format!("to={peer}")),
+    ];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    match parts.is_empty() {
+        true => api::path::BGP_ROUTES.to_owned(),
+        false => format!("{}?{}", api::path::BGP_ROUTES, parts.join("&")),
+    }
+}
