@@ -6,7 +6,7 @@ use dataplane::{Link, LinkIndex};
 use ipnet::IpNet;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::AddressMessage;
-use netlink_packet_route::link::{LinkAttribute, LinkMessage};
+use netlink_packet_route::link::LinkMessage;
 use netlink_packet_route::route::{RouteAttribute, RouteMessage};
 
 use crate::{Error, Request, Socket, decode, encode};
@@ -115,16 +115,17 @@ fn route_link(socket: &mut Socket, address: IpAddr) -> Result<Option<LinkIndex>,
         Err(Error::Kernel { .. }) => return Ok(None),
         Err(error) => return Err(error),
     };
-    Ok(answers.iter().find_map(|answer| match answer {
-        RouteNetlinkMessage::NewRoute(route) => {
-            route
-                .attributes
-                .iter()
-                .find_map(|attribute| match attribute {
-                    RouteAttribute::Oif(index) => Some(*index),
-                    _ => None,
-                })
-        }
-        _ => None,
+    Ok(answers.iter().find_map(|answer| {
+        let RouteNetlinkMessage::NewRoute(route) = answer else {
+            return None;
+        };
+        let link = |attribute: &RouteAttribute| {
+            if let RouteAttribute::Oif(index) = attribute {
+                Some(*index)
+            } else {
+                None
+            }
+        };
+        route.attributes.iter().find_map(link)
     }))
 }

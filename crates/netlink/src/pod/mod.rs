@@ -15,7 +15,7 @@ use dataplane::{
     LinkIndex, Neighbour, NeighbourKey, NextHop, ROUTE_PROTOCOL, Route, RouteKey, RouteKind,
 };
 use ipnet::IpNet;
-use netlink_packet_core::{DefaultNla, NLA_F_NESTED};
+use netlink_packet_core::{DefaultNla, NLA_F_NESTED, NLM_F_ECHO};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{
@@ -220,7 +220,7 @@ fn create(host: &mut Socket, wiring: &Wiring<'_>) -> Result<Wired, AttachError> 
         LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
     ]));
     let mut request = Request::create(RouteNetlinkMessage::NewLink(link));
-    request.flags |= libc::NLM_F_ECHO as u16;
+    request.flags |= NLM_F_ECHO;
     let answers = match host.query(request) {
         Ok(answers) => answers,
         Err(error) if error.kernel_errno() == Some(Errno::EXIST) => {
@@ -250,13 +250,14 @@ fn ends(message: &RouteNetlinkMessage) -> Option<Wired> {
         return None;
     };
     let host = link.header.index;
-    let peer = link
-        .attributes
-        .iter()
-        .find_map(|attribute| match attribute {
-            LinkAttribute::Link(index) => Some(*index),
-            _ => None,
-        });
+    let peer = |attribute: &LinkAttribute| {
+        if let LinkAttribute::Link(index) = attribute {
+            Some(*index)
+        } else {
+            None
+        }
+    };
+    let peer = link.attributes.iter().find_map(peer);
     Some(Wired {
         host,
         pod: peer.unwrap_or(host),

@@ -1,0 +1,178 @@
+//! What needs no kernel; the rest is driven through the real shim, in the tests of `cni`.
+
+use super::*;
+use registry::Registry;
+
+fn id(container_id: &str, ifname: &str) -> AttachmentId {
+    AttachmentId {
+        container_id: container_id.into(),
+        ifname: ifname.into(),
+    }
+}
+
+fn addresses(text: &str) -> Vec<IpAddr> {
+    text.split_whitespace()
+        .map(|address| address.parse().unwrap())
+        .collect()
+}
+
+fn registry(cidrs: &str) -> Registry {
+    let mut registry = Registry::new(Duration::from_secs(60));
+    registry.set_pools(
+        &cidrs
+            .split(' ')
+            .map(|cidr| cidr.parse().unwrap())
+            .collect::<Vec<_>>(),
+        1500,
+    );
+    registry
+}
+
+fn endpoint(id: &AttachmentId, link: u32, own: &str) -> Endpoint {
+    Endpoint {
+        container_id: id.container_id.clone(),
+        ifname: id.ifname.clone(),
+        network: "margay".into(),
+        netns: String::new(),
+        link,
+        host_ifname: id.identity().host_ifname,
+        mac: [2, 0, 0, 0, 0, 1],
+        host_mac: [2, 0, 0, 0, 0, 2],
+        addresses: addresses(own),
+        pod: None,
+    }
+}
+
+#[test]
+fn one_address_a_family_or_none_at_all() {
+    let mut registry = registry("10.0.0.0/30 fd00::/64");
+    assert_eq!(
+        registry.allocate(&[], clock()).unwrap(),
+        addresses("10.0.0.1 fd00::1")
+    );
+    assert_eq!(
+        registry.allocate(&addresses("fd00::99"), clock()).unwrap(),
+        addresses("10.0.0.2 fd00::99")
+    );
+    // No IPv4 address is left: the IPv6 address that was asked for is free again.
+    assert!(registry.allocate(&addresses("fd00::77"), clock()).is_err());
+    assert_eq!(registry.exhausted(clock()), Some(ipam::Family::V4));
+    registry.give_back(&addresses("10.0.0.1"));
+    assert_eq!(registry.exhausted(clock()), None);
+    assert_eq!(
+        registry.allocate(&addresses("fd00::77"), clock()).unwrap(),
+        addresses("10.0.0.1 fd00::77")
+    );
+}
+
+#[test]
+fn a_late_event_does_not_take_the_next_endpoint() {
+    let (mut registry, id) = (registry("10.0.0.0/24"), id("a", "eth0"));
+    registry.insert(endpoint(&id, 7, "10.0.0.1"));
+    registry.insert(endpoint(&id, 9, "10.0.0.2"));
+    assert_eq!(registry.remove_link(7, clock()), None);
+    assert!(registry.get(&id).is_some());
+    assert_eq!(
+        registry
+            .remove_link(9, clock())
+            .map(|endpoint| endpoint.link),
+        Some(9)
+    );
+    assert_eq!(registry.remove_link(9, clock()), None);
+}
+
+#[test]
+fn an_address_found_twice_is_free_when_both_are_gone() {
+    let mut registry = registry("10.0.0.0/30");
+    assert!(
+        registry
+            .adopt(endpoint(&id("a", "eth0"), 7, "10.0.0.1"))
+            .is_empty()
+    );
+    assert_eq!(
+        registry.adopt(endpoint(&id("b", "eth0"), 8, "10.0.0.1")),
+        addresses("10.0.0.1")
+    );
+    registry.remove_link(7, clock());
+    assert_eq!(registry.usage(clock())[0].used, 1);
+    registry.remove_link(8, clock());
+    assert_eq!(
+        (
+            registry.usage(clock())[0].used,
+            registry.usage(clock())[0].cooling
+        ),
+        (0, 1)
+    );
+}
+
+#[test]
+fn only_the_first_attachment_is_alone() {
+    let mut registry = registry("10.0.0.0/24");
+    registry.insert(endpoint(&id("a", "eth0"), 7, "10.0.0.1"));
+    assert!(!registry.has_other(&id("a", "eth0")));
+    assert!(registry.has_other(&id("a", "eth1")));
+    assert!(!registry.has_other(&id("b", "eth0")));
+}
+
+struct NoSink;
+
+impl EndpointSink for NoSink {
+    fn up(&self, _: Endpoint) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn down(&self, _: &Endpoint) {}
+
+    fn synced(&self, _: Vec<Endpoint>) {}
+}
+
+#[test]
+fn a_claim_excludes_others_until_it_is_dropped() {
+    let shared = Arc::new(Shared {
+        registry: Mutex::new(registry("10.0.0.0/24")),
+        freed: Condvar::new(),
+        sink: Arc::new(NoSink),
+        metrics: Arc::default(),
+    });
+    let claim = Claim::wait(&shared, &id("a", "eth0"), Duration::ZERO).unwrap();
+    assert!(Claim::wait(&shared, &id("b", "eth0"), Duration::ZERO).is_some());
+    assert!(Claim::wait(&shared, &id("a", "eth0"), Duration::ZERO).is_none());
+    let (waiting, id) = (Arc::clone(&shared), id("a", "eth0"));
+    let waiter =
+        std::thread::spawn(move || Claim::wait(&waiting, &id, Duration::from_secs(60)).is_some());
+    drop(claim);
+    assert!(waiter.join().unwrap());
+}
+
+#[test]
+fn only_names_that_we_make_are_ours() {
+    assert!(is_host_ifname("mgy6ad2516ced2a"));
+    for other in [
+        "mgy6ad2516ced2",
+        "mgy6ad2516ced2aa",
+        "mgyuplink0000",
+        "mgy6AD2516CED2A",
+        "veth6ad2516ced2a",
+        "mgy",
+    ] {
+        assert!(!is_host_ifname(other), "{other}");
+    }
+}
+
+#[test]
+fn durations_fall_into_buckets() {
+    let metrics = Metrics::default();
+    for milliseconds in [0, 1, 3, 20, 5000] {
+        metrics.add.record(
+            metrics::Outcome::Succeeded,
+            Duration::from_millis(milliseconds),
+        );
+    }
+    let counts = metrics
+        .add
+        .buckets
+        .each_ref()
+        .map(|bucket| bucket.load(Ordering::Relaxed));
+    assert_eq!(counts, [2, 0, 1, 0, 1, 0, 0, 0, 0, 0, 1]);
+    assert_eq!(metrics.add.succeeded.load(Ordering::Relaxed), 5);
+}

@@ -1,0 +1,446 @@
+//! What the agent does for each verb of the shim.
+
+use std::net::IpAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use std::time::{Duration, Instant};
+
+use api::cni::{Add, Attached, AttachmentId, Check, Failure, Gc, Mac, Response, Verb, code};
+use ipam::AllocateError;
+use netlink::pod::{self, AttachError, Record, Wiring};
+use netlink::{Socket, setup};
+
+use super::connection::{Call, Connection, failure};
+use super::metrics::Outcome;
+use super::reaper::Condemned;
+use super::{Claim, Endpoint, Shared, clock};
+
+/// How long a request waits for another one about the same attachment: a runtime sends none, but a shim that was killed
+/// may have left one under way.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// One thread's means of serving requests.
+#[derive(Debug)]
+pub(crate) struct Server {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) host: Socket,
+    pub(crate) reaper: SyncSender<Condemned>,
+}
+
+/// Why a request was not served.
+enum Refusal {
+    /// Ask again in a moment.
+    Later(String),
+    /// It can't be done.
+    Failed(Failure),
+}
+
+impl From<Failure> for Refusal {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+impl From<Refusal> for Response {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Later(reason) => Self::Later(reason),
+            Refusal::Failed(failure) => Self::Failed(failure),
+        }
+    }
+}
+
+impl Server {
+    /// Serves one connection.
+    pub(crate) fn serve(&mut self, connection: Connection, buffer: &mut Vec<u8>) {
+        let started = clock();
+        let Call { verb, descriptors } = match connection.receive(buffer) {
+            Ok(call) => call,
+            Err(failure) => {
+                tracing::warn!(error = failure.message, "CNI request refused");
+                return answer(&connection, &Response::Failed(failure));
+            }
+        };
+        match verb {
+            Verb::Add(add) => self.add(&connection, &add, descriptors, started),
+            Verb::Del(del) => self.del(connection, &del.id, started),
+            Verb::Check(check) => answer(&connection, &done(self.check(&check, descriptors))),
+            Verb::Gc(gc) => answer(&connection, &done(self.gc(&gc))),
+            Verb::Status => answer(&connection, &done(self.status())),
+        }
+    }
+
+    fn add(
+        &mut self,
+        connection: &Connection,
+        add: &Add,
+        descriptors: Vec<OwnedFd>,
+        started: Instant,
+    ) {
+        let (container, ifname) = (&add.id.container_id, &add.id.ifname);
+        let pod = add
+            .pod
+            .as_ref()
+            .map(|pod| format!("{}/{}", pod.namespace, pod.name));
+        let result = self.attach(add, descriptors);
+        let duration = started.elapsed();
+        let outcome = match result {
+            Ok((endpoint, attached, claim)) => {
+                let addresses = &attached.addresses;
+                tracing::info!(container, ifname, pod, ?addresses, ?duration, "ADD");
+                if let Err(error) = connection.reply(&Response::Attached(attached)) {
+                    // Nobody will use it, and nobody may ever ask for its end.
+                    tracing::warn!(container, ifname, %error, "the shim went away before its ADD was done: undone");
+                    self.remove(&endpoint);
+                }
+                drop(claim);
+                Outcome::Succeeded
+            }
+            Err(refusal) => {
+                let outcome = match &refusal {
+                    Refusal::Later(reason) => {
+                        tracing::debug!(container, ifname, pod, reason, "ADD put off");
+                        Outcome::Deferred
+                    }
+                    Refusal::Failed(failure) => {
+                        tracing::warn!(
+                            container,
+                            ifname,
+                            pod,
+                            error = failure.message,
+                            ?duration,
+                            "ADD failed"
+                        );
+                        Outcome::Failed
+                    }
+                };
+                answer(connection, &refusal.into());
+                outcome
+            }
+        };
+        self.shared.metrics.add.record(outcome, duration);
+    }
+
+    /// Wires the pod, and has its routes installed. The claim is held until the shim knows.
+    fn attach(
+        &mut self,
+        add: &Add,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<(Endpoint, Attached, Claim), Refusal> {
+        let [netns, netlink] = <[OwnedFd; 2]>::try_from(descriptors).map_err(|_| {
+            failure(
+                code::PROTOCOL,
+                "ADD needs two descriptors: network namespace and netlink socket".into(),
+            )
+        })?;
+        let mut pod =
+            Socket::from_fd(netlink).map_err(|error| failure(code::PROTOCOL, error.to_string()))?;
+        let claim = self.claim(&add.id)?;
+        self.make_way(add)?;
+        let (addresses, mtu, first) = {
+            let mut registry = self.shared.registry();
+            if !registry.has_pools() {
+                return Err(Refusal::Later("this node has no pod CIDR yet".into()));
+            }
+            let addresses = registry
+                .allocate(&add.addresses, clock())
+                .map_err(|error| no_address(&error))?;
+            (
+                addresses,
+                add.mtu.unwrap_or_else(|| registry.mtu()),
+                !registry.has_other(&add.id),
+            )
+        };
+        let default_route = add.default_route.unwrap_or(first);
+        let mut endpoint = new_endpoint(add, addresses);
+        if let Err(failure) = self.wire(add, &mut endpoint, mtu, default_route, netns, &mut pod) {
+            self.shared.registry().give_back(&endpoint.addresses);
+            return Err(failure.into());
+        }
+        self.shared.registry().insert(endpoint.clone());
+        let up = self.shared.sink.up(endpoint.clone());
+        if let Err(error) = up.and_then(|()| self.verify(&endpoint)) {
+            self.remove(&endpoint);
+            return Err(failure(code::KERNEL, error).into());
+        }
+        let gateways = endpoint
+            .addresses
+            .iter()
+            .map(|address| pod::gateway(*address))
+            .filter(|_| default_route);
+        let attached = Attached {
+            host_ifname: endpoint.host_ifname.clone(),
+            host_mac: Mac(endpoint.host_mac),
+            mac: Mac(endpoint.mac),
+            mtu,
+            addresses: endpoint.addresses.clone(),
+            gateways: gateways.collect(),
+        };
+        Ok((endpoint, attached, claim))
+    }
+
+    /// Makes sure that the attachment does not exist yet.
+    fn make_way(&mut self, add: &Add) -> Result<(), Refusal> {
+        let Some(present) = self.shared.registry().get(&add.id).cloned() else {
+            if add.again {
+                // What an agent before this one may have left half-made.
+                let name = add.id.identity().host_ifname;
+                pod::detach(&mut self.host, &[&name])
+                    .map_err(|error| failure(code::KERNEL, error.to_string()))?;
+            }
+            return Ok(());
+        };
+        // The registry may lag behind the kernel by an event.
+        if add.again || self.verify(&present).is_err() {
+            self.remove(&present);
+            return Ok(());
+        }
+        let message = format!(
+            "container {} is attached by {} already",
+            add.id.container_id, add.id.ifname
+        );
+        let details = format!(
+            "its addresses are {:?}; DEL comes before another ADD",
+            present.addresses
+        );
+        Err(Failure {
+            code: code::INTERFACE_EXISTS,
+            message,
+            details,
+        }
+        .into())
+    }
+
+    /// Has the kernel make the endpoint.
+    fn wire(
+        &mut self,
+        add: &Add,
+        endpoint: &mut Endpoint,
+        mtu: u32,
+        default_route: bool,
+        netns: OwnedFd,
+        pod: &mut Socket,
+    ) -> Result<(), Failure> {
+        let record = Record {
+            container_id: endpoint.container_id.clone(),
+            ifname: endpoint.ifname.clone(),
+            network: endpoint.network.clone(),
+            addresses: endpoint.addresses.clone(),
+            mac: add.mac.map(|mac| mac.0),
+            pod: endpoint.pod.clone(),
+            netns: Some(endpoint.netns.clone()),
+        };
+        let alias = record
+            .encode()
+            .map_err(|error| failure(code::INVALID_CONFIG, error.to_string()))?;
+        let wiring = Wiring {
+            host_ifname: &endpoint.host_ifname,
+            host_mac: endpoint.host_mac,
+            ifname: &endpoint.ifname,
+            mac: endpoint.mac,
+            mtu,
+            addresses: &endpoint.addresses,
+            default_route,
+            alias: &alias,
+            netns: netns.as_fd(),
+        };
+        let wired = pod::attach(&mut self.host, pod, &wiring).map_err(|error| {
+            let code = match error {
+                AttachError::InterfaceExists(_) | AttachError::HostLinkExists(_) => {
+                    code::INTERFACE_EXISTS
+                }
+                AttachError::Kernel { .. } => code::KERNEL,
+            };
+            failure(code, error.to_string())
+        })?;
+        endpoint.link = wired.host;
+        Ok(())
+    }
+
+    /// Whether the endpoint's link still is there. Asked after the endpoint has been registered: a link that went
+    /// before that was nobody's when its event came.
+    fn verify(&mut self, endpoint: &Endpoint) -> Result<(), String> {
+        let index = setup::link_index(&mut self.host, &endpoint.host_ifname)
+            .map_err(|error| error.to_string())?;
+        if index == endpoint.link && self.shared.registry().has_link(index) {
+            return Ok(());
+        }
+        Err(format!(
+            "{} went away while it was being made",
+            endpoint.host_ifname
+        ))
+    }
+
+    /// Takes an endpoint down on this thread. For what is rare; DEL has the reaper.
+    fn remove(&mut self, endpoint: &Endpoint) {
+        self.shared.sink.down(endpoint);
+        if let Err(error) = pod::detach(&mut self.host, &[&endpoint.host_ifname]) {
+            tracing::warn!(link = endpoint.host_ifname, %error, "link not deleted");
+            return;
+        }
+        self.shared.registry().remove_link(endpoint.link, clock());
+    }
+
+    fn del(&self, connection: Connection, id: &AttachmentId, started: Instant) {
+        let claim = match self.claim(id) {
+            Ok(claim) => claim,
+            Err(refusal) => {
+                self.shared
+                    .metrics
+                    .del
+                    .record(Outcome::Deferred, started.elapsed());
+                return answer(&connection, &refusal.into());
+            }
+        };
+        let endpoint = self.shared.registry().get(id).cloned();
+        if let Some(endpoint) = &endpoint {
+            // The route goes at once, the link in its time.
+            self.shared.sink.down(endpoint);
+        }
+        let link = endpoint.map(|endpoint| endpoint.link);
+        let condemned = Condemned {
+            claim,
+            link,
+            connection,
+            started,
+        };
+        if self.reaper.send(condemned).is_err() {
+            // Only after the reaper panicked. The shim deletes the link itself when its connection ends.
+            tracing::error!(
+                container = id.container_id,
+                "no reaper: DEL is left to the shim"
+            );
+        }
+    }
+
+    fn check(&mut self, check: &Check, descriptors: Vec<OwnedFd>) -> Result<(), Refusal> {
+        let [_netns, netlink] = <[OwnedFd; 2]>::try_from(descriptors).map_err(|_| {
+            failure(
+                code::PROTOCOL,
+                "CHECK needs two descriptors: network namespace and netlink socket".into(),
+            )
+        })?;
+        let mut pod =
+            Socket::from_fd(netlink).map_err(|error| failure(code::PROTOCOL, error.to_string()))?;
+        let Some(endpoint) = self.shared.registry().get(&check.id).cloned() else {
+            let message = format!(
+                "container {} is not attached by {}",
+                check.id.container_id, check.id.ifname
+            );
+            return Err(failure(code::UNKNOWN_CONTAINER, message).into());
+        };
+        let wrong = |message: String| Refusal::from(failure(code::CHECK_FAILED, message));
+        if let Some(lost) = check
+            .addresses
+            .iter()
+            .find(|address| !endpoint.addresses.contains(address))
+        {
+            return Err(wrong(format!(
+                "{lost} is not an address of this container: it has {:?}",
+                endpoint.addresses
+            )));
+        }
+        pod::check(
+            &mut self.host,
+            &mut pod,
+            &endpoint.host_ifname,
+            &endpoint.ifname,
+            &endpoint.addresses,
+        )
+        .map_err(|error| wrong(error.to_string()))
+    }
+
+    fn gc(&mut self, gc: &Gc) -> Result<(), Refusal> {
+        let stale: Vec<Endpoint> = {
+            let registry = self.shared.registry();
+            let stale = registry.endpoints().filter(|endpoint| {
+                endpoint.network == gc.network && !gc.valid.contains(&endpoint.id())
+            });
+            stale.cloned().collect()
+        };
+        for endpoint in &stale {
+            self.shared.sink.down(endpoint);
+            tracing::info!(container = endpoint.container_id, ifname = endpoint.ifname, addresses = ?endpoint.addresses, "GC");
+        }
+        let names: Vec<&str> = stale
+            .iter()
+            .map(|endpoint| endpoint.host_ifname.as_str())
+            .collect();
+        pod::detach(&mut self.host, &names)
+            .map_err(|error| failure(code::KERNEL, error.to_string()))?;
+        let mut registry = self.shared.registry();
+        for endpoint in &stale {
+            registry.remove_link(endpoint.link, clock());
+        }
+        Ok(())
+    }
+
+    fn status(&self) -> Result<(), Refusal> {
+        let registry = self.shared.registry();
+        if !registry.has_pools() {
+            return Err(Refusal::Later("this node has no pod CIDR yet".into()));
+        }
+        match registry.exhausted(clock()) {
+            Some(family) => Err(failure(
+                code::UNAVAILABLE,
+                format!("no {family} address is free on this node"),
+            )
+            .into()),
+            None => Ok(()),
+        }
+    }
+
+    fn claim(&self, id: &AttachmentId) -> Result<Claim, Refusal> {
+        let claim = Claim::wait(&self.shared, id, BUSY_TIMEOUT);
+        claim.ok_or_else(|| {
+            Refusal::Later("another request about this container is under way".into())
+        })
+    }
+}
+
+fn new_endpoint(add: &Add, addresses: Vec<IpAddr>) -> Endpoint {
+    let identity = add.id.identity();
+    Endpoint {
+        container_id: add.id.container_id.clone(),
+        ifname: add.id.ifname.clone(),
+        network: add.network.clone(),
+        netns: add.netns.clone(),
+        link: 0,
+        host_ifname: identity.host_ifname,
+        mac: add.mac.unwrap_or(identity.pod_mac).0,
+        host_mac: identity.host_mac.0,
+        addresses,
+        pod: add
+            .pod
+            .as_ref()
+            .map(|pod| (pod.namespace.clone(), pod.name.clone())),
+    }
+}
+
+fn no_address(error: &AllocateError) -> Failure {
+    let details = match error {
+        AllocateError::NoCidr(_) | AllocateError::Exhausted { .. } => {
+            "free some pods, or give this node a larger or another pod CIDR"
+        }
+        AllocateError::NotOurs(_) => "`margayctl status` shows the node's pod CIDRs",
+        AllocateError::InUse(_) | AllocateError::Cooling(..) => {
+            "`margayctl endpoints` shows who has which address"
+        }
+    };
+    Failure {
+        code: code::NO_ADDRESS,
+        message: error.to_string(),
+        details: details.into(),
+    }
+}
+
+fn done(result: Result<(), Refusal>) -> Response {
+    result.map_or_else(Response::from, |()| Response::Done)
+}
+
+fn answer(connection: &Connection, response: &Response) {
+    if let Err(error) = connection.reply(response) {
+        tracing::debug!(%error, "nobody waits for the answer");
+    }
+}
