@@ -356,8 +356,8 @@ impl fmt::Display for Notification {
         if let Some(text) = self.communication() {
             f.write_str(": ")?;
             return text.chars().try_for_each(|c| {
-                if c.is_control() {
-                    f.write_fmt(format_args!("{}", c.escape_default()))
+                if is_invisible(c) {
+                    write!(f, "{}", c.escape_default())
                 } else {
                     f.write_char(c)
                 }
@@ -371,6 +371,13 @@ impl fmt::Display for Notification {
             data => hex(f, data),
         }
     }
+}
+
+/// Whether a character acts on its surroundings instead of showing: controls, zero widths, and what
+/// turns the direction of writing.
+fn is_invisible(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 /// Data in hexadecimal, the start of it where it is long.

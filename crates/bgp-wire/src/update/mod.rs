@@ -34,8 +34,6 @@ mod decode;
 mod multiprotocol;
 mod section;
 mod table;
-#[cfg(test)]
-mod tests;
 mod value;
 
 use std::fmt;

@@ -201,7 +201,15 @@ impl<'a> Section<'a> {
         };
         match rule.malformed {
             Reaction::Discard => self.discard(raw.code, reason),
-            Reaction::TreatAsWithdraw => self.withdraw(raw.code, reason, subcode, raw.whole),
+            Reaction::TreatAsWithdraw => {
+                // The only one of these errors that RFC 4271 §6.3 has no data for.
+                let data = if subcode == update_error::MALFORMED_AS_PATH {
+                    &[]
+                } else {
+                    raw.whole
+                };
+                self.withdraw(raw.code, reason, subcode, data);
+            }
         }
     }
 
