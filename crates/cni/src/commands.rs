@@ -14,6 +14,8 @@ use crate::netns::PodNetns;
 use crate::version::{LATEST, SUPPORTED, SpecVersion};
 use crate::{config, link, result};
 
+/// How long an agent that is there may take for an ADD: it needs a millisecond, and a loaded kernel maybe a second.
+const ADD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a DEL lets the agent take; what it has not done by then is done without it. The agent itself needs some 20 ms.
 const DEL_TIMEOUT: Duration = Duration::from_secs(5);
 /// A runtime holds locks while it waits for STATUS, so the answer must come within two seconds whatever happens.
@@ -69,7 +71,9 @@ fn add(config: &Config, container: &Container) -> Result<Value, CniError> {
     let deadline = Deadline::after(config.agent_timeout);
     loop {
         let request = Request::new(Verb::Add(add.clone()));
-        let reason = match ask(&config.socket, &request, &netns.descriptors(), deadline) {
+        // The configured timeout is for an agent that isn't there yet; what it has begun it may finish.
+        let answer = Deadline::after(deadline.remaining().max(ADD_TIMEOUT));
+        let reason = match ask(&config.socket, &request, &netns.descriptors(), answer) {
             Ok(Response::Attached(attached)) => {
                 return Ok(result::render(config, container, &attached));
             }

@@ -1,0 +1,203 @@
+//! What happens when something is not there: the agent, the namespace, the attachment.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::support::{Node, Pod, eventually};
+
+#[expect(clippy::disallowed_methods, reason = "tests measure what is real")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+#[test]
+fn del_repeats() {
+    let node = Node::new("10.244.1.0/24");
+    let pod = Pod::new("c0ffee");
+    node.del(&pod);
+    node.add(&pod);
+    (0..3).for_each(|_| node.del(&pod));
+    node.add(&pod);
+    assert_eq!(node.veths().len(), 1);
+}
+
+#[test]
+fn del_without_an_agent() {
+    let mut node = Node::new("10.244.1.0/24");
+    let pod = Pod::new("c0ffee");
+    node.add(&pod);
+    node.stop_agent();
+    let started = now();
+    (0..2).for_each(|_| node.del(&pod));
+    assert!(started.elapsed() < Duration::from_secs(2));
+    assert_eq!(node.veths(), Vec::<String>::new());
+    // A socket that nobody listens at is no better than none.
+    let listener = std::os::unix::net::UnixListener::bind(node.socket()).unwrap();
+    drop(listener);
+    node.del(&pod);
+}
+
+#[test]
+fn del_without_a_namespace() {
+    let node = Node::new("10.244.1.0/24");
+    let mut pod = Pod::new("c0ffee");
+    node.add(&pod);
+    for path in ["", "/run/netns/gone", "/dev/null"] {
+        pod.path = path.into();
+        node.del(&pod);
+    }
+    assert_eq!(node.veths(), Vec::<String>::new());
+}
+
+#[test]
+fn a_namespace_that_dies_takes_its_endpoint_along() {
+    let node = Node::new("10.244.1.0/24");
+    let pod = Pod::new("c0ffee");
+    node.add(&pod);
+    drop(pod);
+    eventually("the endpoint is gone", || {
+        node.agent().endpoints().is_empty()
+    });
+    eventually("the sink knows", || {
+        node.routes.live.lock().unwrap().is_empty()
+    });
+    let usage = node.agent().usage();
+    assert_eq!((usage[0].used, usage[0].cooling), (0, 1));
+    eventually("it is counted", || {
+        node.agent()
+            .metrics()
+            .vanished
+            .load(std::sync::atomic::Ordering::Relaxed)
+            == 1
+    });
+    let mut again = Pod::new("c0ffee");
+    again.path = String::new();
+    node.del(&again);
+}
+
+#[test]
+fn a_restarted_agent_knows_its_endpoints() {
+    let mut node = Node::new("10.244.1.0/24");
+    let pods: Vec<Pod> = (0..5)
+        .map(|number| Pod::new(&format!("pod-{number}")))
+        .collect();
+    pods.iter().for_each(|pod| drop(node.add(pod)));
+    let before = node.agent().endpoints();
+    node.stop_agent();
+    node.run("ip link add mgy000000000001 type veth peer name halfmade");
+    node.run("ip link add mgyuplink type veth peer name foreign");
+    node.start_agent();
+    assert_eq!(node.agent().endpoints(), before);
+    assert_eq!(*node.routes.found.lock().unwrap(), before);
+    let veths = node.veths();
+    assert!(
+        !veths.contains(&"mgy000000000001".into()) && veths.contains(&"mgyuplink".into()),
+        "{veths:?}"
+    );
+    // The sink asserts that no address gets a second owner.
+    let late = Pod::new("late");
+    assert_eq!(
+        node.add(&late)["ips"][0]["address"],
+        "10.244.1.6/32",
+        "the round goes on"
+    );
+    pods.iter().for_each(|pod| node.del(pod));
+    assert_eq!(node.agent().endpoints().len(), 1);
+}
+
+#[test]
+fn add_waits_for_an_agent_that_starts() {
+    let mut node = Node::without_agent("10.244.1.0/24");
+    let pod = Pod::new("c0ffee");
+    let mut config = node.config("1.0.0");
+    config["agentTimeoutSeconds"] = json!(0);
+    let (code, text) = node.cni("ADD", &pod, &config).error();
+    assert_eq!(code, 11);
+    assert!(
+        text.contains("margayd is not ready at")
+            && text.contains("no socket is there")
+            && text.contains("margayctl status"),
+        "{text}"
+    );
+    assert_eq!(
+        node.cni("STATUS", &pod, &node.config("1.1.0")).error().0,
+        50
+    );
+
+    let agent = node.start_agent_without_cidr();
+    let (code, text) = node.cni("ADD", &pod, &config).error();
+    assert!(
+        code == 11 && text.contains("no pod CIDR yet"),
+        "{code} {text}"
+    );
+    let deferred = || {
+        agent
+            .metrics()
+            .add
+            .deferred
+            .load(std::sync::atomic::Ordering::Relaxed)
+    };
+    let before = deferred();
+    std::thread::scope(|scope| {
+        let add = scope.spawn(|| node.add(&pod));
+        eventually("the shim asks in vain", || deferred() > before);
+        agent.set_pools(&["10.244.1.0/24".parse().unwrap()], 1400);
+        assert_eq!(add.join().unwrap()["ips"][0]["address"], "10.244.1.1/32");
+    });
+}
+
+#[test]
+fn adds_survive_a_restart_in_their_midst() {
+    let mut node = Node::new("10.244.1.0/24");
+    let pods: Vec<Pod> = (0..30)
+        .map(|number| Pod::new(&format!("pod-{number}")))
+        .collect();
+    for half in pods.chunks(15) {
+        let first = node.agent().clone();
+        let addresses: BTreeSet<String> = std::thread::scope(|scope| {
+            let (node, threads) = (&node, &mut Vec::new());
+            threads.extend(
+                half.iter()
+                    .map(|pod| scope.spawn(|| node.add(pod)["ips"][0]["address"].to_string())),
+            );
+            eventually("some are attached", || !first.endpoints().is_empty());
+            // No more connections; what is under way is finished, the others wait for the next agent.
+            first.stop();
+            let config = agent::pods::PodsConfig::new(node.socket());
+            let sink = std::sync::Arc::clone(&node.routes);
+            let second = netlink::netns::in_netns(&node.netns, || {
+                Ok(agent::pods::spawn(&config, sink).unwrap())
+            })
+            .unwrap();
+            second.set_pools(&["10.244.1.0/24".parse().unwrap()], 1400);
+            let addresses = threads
+                .drain(..)
+                .map(|thread| thread.join().unwrap())
+                .collect();
+            second.stop();
+            addresses
+        });
+        assert_eq!(addresses.len(), 15);
+        node.start_agent();
+    }
+    assert_eq!(node.agent().endpoints().len(), 30);
+    assert_eq!(node.veths().len(), 30);
+}
+
+#[test]
+fn a_del_is_not_in_the_way_of_an_add() {
+    let node = Node::new("10.244.1.0/24");
+    let pods: Vec<Pod> = (0..20)
+        .map(|number| Pod::new(&format!("pod-{number}")))
+        .collect();
+    pods.iter().for_each(|pod| drop(node.add(pod)));
+    let late = Pod::new("late");
+    std::thread::scope(|scope| {
+        pods.iter()
+            .for_each(|pod| drop(scope.spawn(|| node.del(pod))));
+        node.add(&late);
+    });
+    assert_eq!(node.veths().len(), 1);
+}
