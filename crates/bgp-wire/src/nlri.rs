@@ -102,22 +102,20 @@ impl Iterator for Iter<'_> {
     #[inline]
     fn next(&mut self) -> Option<IpNet> {
         let (&len, rest) = self.bytes.split_first()?;
-        let (address, rest) = rest.split_at_checked(octets(len))?;
-        self.bytes = rest;
+        let address = rest;
+        // The run was checked, so this is always there, and the constructors below never fail.
+        self.bytes = rest.get(octets(len)..)?;
         self.count -= 1;
-        // The run was checked, so the length is never over the maximum and `ok` never gives `None`.
         if self.v6 {
-            let mut octets = [0; 16];
-            octets.get_mut(..address.len())?.copy_from_slice(address);
             let mask = u128::MAX.checked_shl(128 - u32::from(len)).unwrap_or(0);
-            Ipv6Net::new(Ipv6Addr::from_bits(u128::from_be_bytes(octets) & mask), len)
+            let address = u128::from_be_bytes(leading(address)) & mask;
+            Ipv6Net::new(Ipv6Addr::from_bits(address), len)
                 .ok()
                 .map(IpNet::V6)
         } else {
-            let mut octets = [0; 4];
-            octets.get_mut(..address.len())?.copy_from_slice(address);
             let mask = u32::MAX.checked_shl(32 - u32::from(len)).unwrap_or(0);
-            Ipv4Net::new(Ipv4Addr::from_bits(u32::from_be_bytes(octets) & mask), len)
+            let address = u32::from_be_bytes(leading(address)) & mask;
+            Ipv4Net::new(Ipv4Addr::from_bits(address), len)
                 .ok()
                 .map(IpNet::V4)
         }
@@ -141,6 +139,17 @@ fn max_prefix_len(family: Family) -> Option<u8> {
     }
 }
 
+/// The first `N` octets of `bytes`, zeros where it ends before. Those of the next prefix that come along are for the
+/// caller's mask to take off: to copy a fixed length is several times faster than to copy the right one.
+#[inline]
+fn leading<const N: usize>(bytes: &[u8]) -> [u8; N] {
+    bytes.first_chunk().copied().unwrap_or_else(|| {
+        let mut octets = [0; N];
+        octets[..bytes.len()].copy_from_slice(bytes);
+        octets
+    })
+}
+
 /// How many octets a prefix of `len` bits takes, besides the length.
 #[inline]
 fn octets(len: u8) -> usize {
@@ -157,9 +166,18 @@ pub(crate) fn encoded_len(prefix: IpNet) -> usize {
 #[inline]
 pub(crate) fn encode(prefix: IpNet, out: &mut Vec<u8>) {
     let len = prefix.prefix_len();
-    out.push(len);
+    // All octets of the address, then off with those too many: a fixed length copies fastest.
+    let end = out.len() + 1 + octets(len);
     match prefix {
-        IpNet::V4(prefix) => out.extend_from_slice(&prefix.network().octets()[..octets(len)]),
-        IpNet::V6(prefix) => out.extend_from_slice(&prefix.network().octets()[..octets(len)]),
+        IpNet::V4(prefix) => {
+            let [a, b, c, d] = prefix.network().octets();
+            out.extend_from_slice(&[len, a, b, c, d]);
+        }
+        IpNet::V6(prefix) => {
+            let mut bytes = [len; 17];
+            bytes[1..].copy_from_slice(&prefix.network().octets());
+            out.extend_from_slice(&bytes);
+        }
     }
+    out.truncate(end);
 }
