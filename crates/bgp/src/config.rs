@@ -27,6 +27,21 @@ pub struct SpeakerConfig {
     pub selection_deferral: Duration,
 }
 
+impl SpeakerConfig {
+    /// A speaker without peers or routes.
+    #[must_use]
+    pub fn new(asn: Asn, router_id: Ipv4Addr) -> Self {
+        Self {
+            asn,
+            router_id,
+            peers: BTreeMap::new(),
+            originated: BTreeMap::new(),
+            max_paths: 1,
+            selection_deferral: Duration::from_secs(120),
+        }
+    }
+}
+
 /// A peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerConfig {
@@ -58,6 +73,28 @@ pub struct PeerConfig {
     pub origin: String,
 }
 
+impl PeerConfig {
+    /// A directly connected peer with which nothing is exchanged yet: policy rejects everything (RFC 8212).
+    #[must_use]
+    pub fn new(asn: Asn) -> Self {
+        Self {
+            asn,
+            port: 179,
+            local_address: None,
+            passive: false,
+            hold_time: Duration::from_secs(90),
+            connect_retry: Duration::from_secs(5),
+            families: vec![Family::IPV4_UNICAST],
+            reach: Reach::Hops(1),
+            next_hop: NextHopMode::Auto,
+            graceful_restart: Some(Duration::from_secs(120)),
+            import: Policy::reject_all("no import policy"),
+            export: Policy::reject_all("no export policy"),
+            origin: String::new(),
+        }
+    }
+}
+
 /// How far away a peer may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reach {
@@ -70,8 +107,8 @@ pub enum Reach {
 /// How the next hop is set towards a peer (RFC 4271 §5.1.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum NextHopMode {
-    /// Ours towards external peers, unless the route's own is on the subnet that we share with the peer; unchanged
-    /// towards internal ones. Ours always for routes of our own.
+    /// Ours towards external peers, unless the route's own is the address of the peer that it came from and on the
+    /// subnet that we share with this one; unchanged towards internal ones. Ours always for routes of our own.
     Auto,
     /// Ours always.
     Own,

@@ -1,0 +1,508 @@
+//! The thread's one task: it owns the speaker and every socket.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use bgp::session::ConnId;
+use bgp::speaker::{Event, Speaker, Transport};
+use bytes::Bytes;
+use socket2::Socket;
+use tokio::sync::{mpsc, oneshot, watch};
+use tracing::debug;
+
+use crate::connection::{Connection, Phase, Written};
+use crate::poller::{Poller, Ready, Wait};
+use crate::{Command, RouteFeed, log, socket};
+
+/// What is read from a connection before the next one, and the timers, have their turn.
+const READ_CHUNK: usize = 64 * 1024;
+/// What is written to a connection before the next one has its turn.
+const WRITE_CHUNKS: usize = 16;
+/// How many connections are accepted in one turn.
+const ACCEPTS: usize = 64;
+/// How many changes go into one message of the route feed.
+const CHANGES: usize = 4096;
+/// How long the peer may take to read our last words.
+const CLOSE_TIME: Duration = Duration::from_secs(2);
+/// Tokens from here up are listeners; a connection's number never gets there.
+const LISTENERS: u64 = u64::MAX - 0xffff;
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the edge where the machine's time comes from"
+)]
+fn now() -> Instant {
+    Instant::now()
+}
+
+/// Owner of everything. See the crate's documentation for the order of its work.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    speaker: Speaker,
+    poller: Poller,
+    listeners: Vec<Socket>,
+    connections: HashMap<ConnId, Connection>,
+    /// Connections of which some must still be closed for good.
+    closing: usize,
+    /// Connections that have more to write than one turn allows.
+    again: Vec<ConnId>,
+    buffer: Box<[u8]>,
+    ready: Vec<Ready>,
+    commands: mpsc::Receiver<Command>,
+    config: watch::Receiver<Option<bgp::config::SpeakerConfig>>,
+    feed: Option<mpsc::Sender<RouteFeed>>,
+    /// The speaker may have route changes that are not in the feed yet.
+    routes_wait: bool,
+    /// `Synced` is to follow them.
+    sync_waits: bool,
+    /// Answer when the last connection is closed.
+    shutdown: Option<oneshot::Sender<()>>,
+}
+
+impl Engine {
+    /// Must be called inside a runtime.
+    pub(crate) fn new(
+        speaker: Speaker,
+        listeners: Vec<Socket>,
+        commands: mpsc::Receiver<Command>,
+        config: watch::Receiver<Option<bgp::config::SpeakerConfig>>,
+        feed: mpsc::Sender<RouteFeed>,
+    ) -> io::Result<Self> {
+        let poller = Poller::new()?;
+        for (token, listener) in (LISTENERS..).zip(&listeners) {
+            poller.add(listener, token, Wait::Read)?;
+        }
+        Ok(Self {
+            speaker,
+            poller,
+            listeners,
+            connections: HashMap::new(),
+            closing: 0,
+            again: Vec::new(),
+            buffer: vec![0; READ_CHUNK].into_boxed_slice(),
+            ready: Vec::new(),
+            commands,
+            config,
+            feed: Some(feed),
+            routes_wait: true,
+            sync_waits: false,
+            shutdown: None,
+        })
+    }
+
+    /// Runs until told to stop, or until nobody is left who could tell.
+    pub(crate) async fn run(mut self) -> io::Result<()> {
+        loop {
+            self.serve_timers();
+            self.drain();
+            if self.connections.is_empty()
+                && let Some(answer) = self.shutdown.take()
+            {
+                reply(answer, ());
+                return Ok(());
+            }
+            if !self.again.is_empty() {
+                // Other connections and timers have their turn first, then the rest of what is to be written.
+                tokio::task::yield_now().await;
+                self.serve_sockets()?;
+                continue;
+            }
+            let deadline = self.deadline();
+            tokio::select! {
+                biased;
+                () = sleep_until(deadline) => {}
+                changed = self.config.changed() => match changed {
+                    Ok(()) => self.configure(),
+                    Err(_) => return Ok(()),
+                },
+                command = self.commands.recv() => match command {
+                    Some(command) => {
+                        if !self.command(command) {
+                            return Ok(());
+                        }
+                    }
+                    None => return Ok(()),
+                },
+                () = room(self.feed.as_ref()), if self.routes_wait || self.sync_waits => {}
+                result = self.poller.wait() => {
+                    result?;
+                    self.serve_sockets()?;
+                }
+            }
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let speaker = self.speaker.poll_timeout().map(|(at, _)| at);
+        let closing = (self.closing > 0)
+            .then(|| {
+                self.connections
+                    .values()
+                    .filter_map(|connection| match connection.phase {
+                        Phase::Closing(until) => Some(until),
+                        Phase::Connecting | Phase::Open => None,
+                    })
+            })
+            .into_iter()
+            .flatten();
+        speaker.into_iter().chain(closing).min()
+    }
+
+    fn serve_timers(&mut self) {
+        let now = now();
+        if self.speaker.poll_timeout().is_some_and(|(at, _)| at <= now) {
+            self.speaker.handle_timeout(now);
+        }
+        if self.closing > 0 {
+            self.connections
+                .retain(|_, connection| match connection.phase {
+                    Phase::Closing(until) => until > now,
+                    Phase::Connecting | Phase::Open => true,
+                });
+            self.count_closing();
+        }
+    }
+
+    fn count_closing(&mut self) {
+        let closing = |connection: &&Connection| matches!(connection.phase, Phase::Closing(_));
+        self.closing = self.connections.values().filter(closing).count();
+    }
+
+    fn configure(&mut self) {
+        let config = self.config.borrow_and_update().clone();
+        if let Some(config) = config
+            && self.shutdown.is_none()
+        {
+            self.speaker.set_config(config, now());
+        }
+    }
+
+    /// Serves a command; false: stop at once.
+    fn command(&mut self, command: Command) -> bool {
+        // A question that follows a new configuration is about that one.
+        if self.config.has_changed().unwrap_or(false) {
+            self.configure();
+        }
+        let speaker = &mut self.speaker;
+        match command {
+            Command::Peers(answer) => reply(answer, speaker.peers(now())),
+            Command::Routes(selection, answer) => reply(answer, speaker.routes(&selection)),
+            Command::RoutesFrom(peer, selection, answer) => {
+                reply(answer, speaker.routes_from(peer, &selection))
+            }
+            Command::RoutesTo(peer, selection, answer) => {
+                reply(answer, speaker.routes_to(peer, &selection))
+            }
+            Command::Memory(answer) => reply(answer, speaker.memory()),
+            Command::NextHops(costs) => {
+                for (address, cost) in costs {
+                    speaker.set_next_hop(address, cost);
+                }
+            }
+            Command::Shutdown(text, answer) => {
+                self.listeners.clear();
+                self.feed = None;
+                speaker.shutdown(&text, now());
+                self.shutdown = Some(answer);
+            }
+            Command::Abandon(answer) => {
+                self.listeners.clear();
+                self.connections.clear();
+                reply(answer, ());
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Gives every ready socket its turn.
+    fn serve_sockets(&mut self) -> io::Result<()> {
+        let mut ready = std::mem::take(&mut self.ready);
+        self.poller.take(&mut ready)?;
+        for event in &ready {
+            if event.token >= LISTENERS {
+                self.accept(event.token - LISTENERS);
+                continue;
+            }
+            let conn = ConnId::from_u64(event.token);
+            if event.writable {
+                self.writable(conn);
+            }
+            if event.readable {
+                self.readable(conn);
+            }
+            // A batch of full chunks takes long enough for a keepalive to fall due.
+            self.serve_timers();
+        }
+        self.ready = ready;
+        Ok(())
+    }
+
+    fn accept(&mut self, listener: u64) {
+        for _ in 0..ACCEPTS {
+            let Some(socket) = usize::try_from(listener)
+                .ok()
+                .and_then(|index| self.listeners.get(index))
+            else {
+                return;
+            };
+            let (socket, remote) = match socket.accept() {
+                Ok((socket, remote)) => (socket, remote),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) => {
+                    debug!(%error, "accept failed");
+                    return;
+                }
+            };
+            if let Err(error) = self.accepted(socket, remote.as_socket()) {
+                debug!(%error, "incoming connection dropped");
+            }
+        }
+    }
+
+    fn accepted(&mut self, socket: Socket, remote: Option<SocketAddr>) -> io::Result<()> {
+        let local = socket.local_addr()?.as_socket();
+        let (Some(local), Some(remote)) = (local, remote) else {
+            return Ok(());
+        };
+        let Some(transport) = self.speaker.transport(remote.ip()) else {
+            debug!(%remote, "incoming connection refused: no such peer");
+            return Ok(());
+        };
+        socket.set_nonblocking(true)?;
+        socket::set_up(&socket, remote.ip(), &transport)?;
+        let Some(conn) = self.speaker.handle_incoming(local, remote, now()) else {
+            debug!(%remote, "incoming connection refused: the session is held off");
+            return Ok(());
+        };
+        self.poller.add(&socket, conn.as_u64(), Wait::Read)?;
+        self.connections
+            .insert(conn, Connection::new(socket, Phase::Open));
+        Ok(())
+    }
+
+    fn readable(&mut self, conn: ConnId) {
+        let Some(connection) = self.connections.get_mut(&conn) else {
+            return;
+        };
+        let read = connection.read(&mut self.buffer);
+        match (connection.phase, read) {
+            (Phase::Connecting, _) | (_, Ok(None)) => {}
+            (Phase::Open, Ok(Some(len @ 1..))) => {
+                self.speaker.handle_data(conn, &self.buffer[..len], now())
+            }
+            (Phase::Open, Ok(Some(0))) => self.lost(conn, "closed by peer".into()),
+            (Phase::Open, Err(error)) => self.lost(conn, error.to_string()),
+            // Whatever the peer still says, nobody listens.
+            (Phase::Closing(_), Ok(Some(1..))) => {}
+            (Phase::Closing(_), Ok(Some(0)) | Err(_)) => self.forget(conn),
+        }
+    }
+
+    fn writable(&mut self, conn: ConnId) {
+        let Some(connection) = self.connections.get_mut(&conn) else {
+            return;
+        };
+        match connection.phase {
+            Phase::Connecting => self.connect_ended(conn),
+            Phase::Open => self.transmit(conn),
+            Phase::Closing(_) => {
+                if connection.write_last().is_err() {
+                    self.forget(conn);
+                } else {
+                    self.update_wait(conn, Written::All);
+                }
+            }
+        }
+    }
+
+    fn connect_ended(&mut self, conn: ConnId) {
+        let Some(connection) = self.connections.get_mut(&conn) else {
+            return;
+        };
+        let addresses = match connection.socket.take_error() {
+            Ok(None) => connection
+                .socket
+                .local_addr()
+                .and_then(|local| Ok((local, connection.socket.peer_addr()?))),
+            Ok(Some(error)) | Err(error) => Err(error),
+        };
+        match addresses.map(|(local, remote)| (local.as_socket(), remote.as_socket())) {
+            Ok((Some(local), Some(remote))) => {
+                connection.phase = Phase::Open;
+                self.update_wait(conn, Written::All);
+                self.speaker.handle_connected(conn, local, remote, now());
+            }
+            Ok(_) => self.lost(conn, "no internet address".into()),
+            Err(error) => self.lost(conn, format!("connect: {error}")),
+        }
+    }
+
+    /// Pulls what the speaker has to say and writes it, until either has enough.
+    fn transmit(&mut self, conn: ConnId) {
+        let Some(connection) = self.connections.get_mut(&conn) else {
+            return;
+        };
+        if connection.phase != Phase::Open {
+            return;
+        }
+        for _ in 0..WRITE_CHUNKS {
+            while connection.has_room()
+                && let Some(bytes) = self.speaker.poll_transmit(conn)
+            {
+                connection.push(bytes);
+            }
+            let empty = connection.is_empty();
+            match connection.write() {
+                Ok(Written::All) if empty => return self.update_wait(conn, Written::All),
+                Ok(Written::All) => {}
+                Ok(Written::Full) => return self.update_wait(conn, Written::Full),
+                Err(error) => return self.lost(conn, error.to_string()),
+            }
+        }
+        self.again.push(conn);
+    }
+
+    /// Waits for room where the socket is full, and only there.
+    fn update_wait(&mut self, conn: ConnId, written: Written) {
+        let Some(connection) = self.connections.get_mut(&conn) else {
+            return;
+        };
+        let wait = if written == Written::Full {
+            Wait::Both
+        } else {
+            Wait::Read
+        };
+        if connection.wait != wait {
+            connection.wait = wait;
+            if let Err(error) = self.poller.modify(&connection.socket, conn.as_u64(), wait) {
+                self.lost(conn, error.to_string());
+            }
+        }
+    }
+
+    fn lost(&mut self, conn: ConnId, reason: String) {
+        self.forget(conn);
+        self.speaker.handle_closed(conn, reason, now());
+    }
+
+    fn forget(&mut self, conn: ConnId) {
+        if let Some(connection) = self.connections.remove(&conn)
+            && matches!(connection.phase, Phase::Closing(_))
+        {
+            self.closing -= 1;
+        }
+    }
+
+    /// Takes every output of the speaker.
+    fn drain(&mut self) {
+        loop {
+            while let Some(event) = self.speaker.poll_event() {
+                self.event(event);
+            }
+            let mut wrote = false;
+            for conn in std::mem::take(&mut self.again) {
+                self.transmit(conn);
+            }
+            while let Some(conn) = self.speaker.poll_ready() {
+                self.transmit(conn);
+                wrote = true;
+            }
+            // Writing finds broken connections, which are events again.
+            if !wrote {
+                break;
+            }
+        }
+        self.feed_routes();
+    }
+
+    fn event(&mut self, event: Event) {
+        log::event(&event);
+        match event {
+            Event::Connect {
+                conn,
+                remote,
+                transport,
+            } => self.connect(conn, remote, &transport),
+            Event::Close { conn, last } => self.close(conn, last),
+            Event::Synced => self.sync_waits = true,
+            Event::SessionUp { .. } | Event::SessionDown { .. } | Event::AttemptFailed { .. } => {}
+        }
+    }
+
+    fn connect(&mut self, conn: ConnId, remote: SocketAddr, transport: &Transport) {
+        let connected = socket::connect(remote, transport).and_then(|socket| {
+            self.poller.add(&socket, conn.as_u64(), Wait::Write)?;
+            Ok(socket)
+        });
+        match connected {
+            Ok(socket) => {
+                self.connections
+                    .insert(conn, Connection::new(socket, Phase::Connecting));
+            }
+            Err(error) => self
+                .speaker
+                .handle_closed(conn, format!("connect: {error}"), now()),
+        }
+    }
+
+    fn close(&mut self, conn: ConnId, last: Bytes) {
+        let Some(connection) = self.connections.get_mut(&conn) else {
+            return;
+        };
+        if connection.phase == Phase::Connecting {
+            self.connections.remove(&conn);
+            return;
+        }
+        let finished = connection.finish(last, now() + CLOSE_TIME);
+        self.closing += 1;
+        match finished {
+            Ok(written) => self.update_wait(conn, written),
+            Err(_) => self.forget(conn),
+        }
+    }
+
+    /// Moves route changes into the feed while it has room. Where its reader is slow, changes stay in the RIB, and a
+    /// prefix that changes again meanwhile is told once.
+    fn feed_routes(&mut self) {
+        self.routes_wait = true;
+        let Some(feed) = &self.feed else { return };
+        while let Ok(permit) = feed.try_reserve() {
+            let changes = self.speaker.poll_routes(CHANGES);
+            if !changes.is_empty() {
+                permit.send(RouteFeed::Changes(changes));
+                continue;
+            }
+            self.routes_wait = false;
+            if std::mem::take(&mut self.sync_waits) {
+                permit.send(RouteFeed::Synced);
+            }
+            return;
+        }
+    }
+}
+
+fn reply<T>(answer: oneshot::Sender<T>, value: T) {
+    if answer.send(value).is_err() {
+        debug!("who asked has gone");
+    }
+}
+
+/// Waits until the feed has room; for ever where nobody reads it.
+async fn room(feed: Option<&mpsc::Sender<RouteFeed>>) {
+    if let Some(feed) = feed
+        && feed.reserve().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,88 @@
+//! Between a session and the RIB.
+
+use std::net::{IpAddr, SocketAddr};
+
+use bgp_wire::{Family, Update};
+use bytes::Bytes;
+
+use crate::config::SpeakerConfig;
+use crate::rib::{DownKind, Generation, PeerIndex, PeerSession, Rib};
+use crate::session::Routes;
+use crate::session::open::Negotiated;
+
+/// What one session may do to the RIB: everything under the number of its own generation.
+#[derive(Debug)]
+pub(super) struct PeerRoutes<'a> {
+    pub(super) rib: &'a mut Rib,
+    pub(super) config: &'a SpeakerConfig,
+    pub(super) address: IpAddr,
+    pub(super) index: PeerIndex,
+    pub(super) generation: &'a mut Generation,
+    pub(super) last_generation: &'a mut u32,
+    /// Set when the RIB may have something new to send, to anybody.
+    pub(super) changed: &'a mut bool,
+}
+
+impl Routes for PeerRoutes<'_> {
+    fn up(&mut self, negotiated: &Negotiated, local: SocketAddr) {
+        let Some(peer) = self.config.peers.get(&self.address) else {
+            return;
+        };
+        *self.last_generation += 1;
+        *self.generation = Generation(*self.last_generation);
+        let session = PeerSession {
+            ibgp: negotiated.context.ibgp,
+            peer_asn: peer.asn,
+            local_asn: self.config.asn,
+            peer_router_id: negotiated.peer_router_id,
+            peer_address: self.address,
+            local_address: local.ip().to_canonical(),
+            other_local_address: None,
+            shared_subnet: None,
+            next_hop: peer.next_hop,
+            extended_next_hop: false,
+            reflector_client: false,
+            context: negotiated.context,
+            families: negotiated.families.clone(),
+            retained: negotiated.forwarding().to_vec(),
+            import: peer.import.clone(),
+            export: peer.export.clone(),
+        };
+        self.rib.peer_up(self.index, *self.generation, session);
+        *self.changed = true;
+    }
+
+    fn down(&mut self, keep: &[Family]) {
+        let kind = if keep.is_empty() {
+            DownKind::Drop
+        } else {
+            DownKind::KeepStale
+        };
+        self.rib.peer_down(self.index, *self.generation, kind);
+        *self.changed = true;
+    }
+
+    fn update(&mut self, update: &Update<'_>) {
+        self.rib.update(self.index, *self.generation, update);
+        *self.changed = true;
+    }
+
+    fn end_of_rib(&mut self, family: Family) {
+        self.rib.end_of_rib(self.index, *self.generation, family);
+        *self.changed = true;
+    }
+
+    fn stale_expired(&mut self) {
+        self.rib.stale_expired(self.index, *self.generation);
+        *self.changed = true;
+    }
+
+    fn refresh(&mut self, family: Family) {
+        self.rib.refresh(self.index, *self.generation, family);
+        *self.changed = true;
+    }
+
+    fn poll_transmit(&mut self) -> Option<Bytes> {
+        self.rib.poll_transmit(self.index)
+    }
+}

@@ -1,0 +1,511 @@
+//! The speaker: owner of every peer's session and of the RIB.
+//!
+//! Its methods come in four groups, as those of every machine here:
+//!
+//! - inputs: `handle_*`, [`set_config`](Speaker::set_config), [`shutdown`](Speaker::shutdown);
+//! - outputs: `poll_*`. After any input a driver drains [`poll_event`](Speaker::poll_event), then for each connection of
+//!   [`poll_ready`](Speaker::poll_ready) writes what [`poll_transmit`](Speaker::poll_transmit) gives until that is
+//!   empty or the socket is full (then it asks again when the socket is writable), then takes
+//!   [`poll_routes`](Speaker::poll_routes), and at last sleeps until [`poll_timeout`](Speaker::poll_timeout);
+//! - time: `now` is an argument, and never goes back;
+//! - views for the operator: [`peers`](Speaker::peers), [`routes`](Speaker::routes).
+//!
+//! Nothing queues up behind a peer that does not read: UPDATEs are made when they are asked for.
+//!
+//! To stop for good is [`shutdown`](Speaker::shutdown). To stop for an upgrade is to drop the speaker with its sockets:
+//! peers that know graceful restart keep our routes until the successor is there.
+
+mod adapter;
+mod restart;
+#[cfg(test)]
+mod tests;
+mod views;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use bgp_wire::notification::cease;
+use bgp_wire::{Asn, Notification};
+use bytes::Bytes;
+use slab::Slab;
+
+use crate::config::{PeerConfig, Reach, SpeakerConfig};
+use crate::rib::{Generation, PeerIndex, Rib, RouteChange};
+use crate::session::{ConnId, Ended, Output, Session, Settings};
+use adapter::PeerRoutes;
+use restart::Restart;
+
+/// What a driver has to do, or may want to log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// Open a TCP connection; answer with [`Speaker::handle_connected`] or [`Speaker::handle_closed`].
+    Connect {
+        /// The connection's name from now on.
+        conn: ConnId,
+        /// Where to.
+        remote: SocketAddr,
+        /// How.
+        transport: Transport,
+    },
+    /// Close a connection, made or not, after these bytes as far as the socket takes them; it is forgotten already.
+    Close {
+        /// Which.
+        conn: ConnId,
+        /// Whole messages: mostly a NOTIFICATION.
+        last: Bytes,
+    },
+    /// A session is up.
+    SessionUp {
+        /// With whom.
+        peer: IpAddr,
+        /// The peer's AS.
+        asn: Asn,
+        /// The hold time agreed on.
+        hold_time: Duration,
+    },
+    /// A session is down.
+    SessionDown {
+        /// With whom.
+        peer: IpAddr,
+        /// Why.
+        ended: Ended,
+    },
+    /// An attempt at a session failed.
+    AttemptFailed {
+        /// With whom.
+        peer: IpAddr,
+        /// Why.
+        ended: Ended,
+        /// How many in a row, to log them less and less often.
+        failures: u32,
+    },
+    /// Every peer's routes are known as far as they will be: see [`Speaker::is_synced`].
+    Synced,
+}
+
+/// How to set up the socket of a peer's connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Transport {
+    /// Our address, where it is configured.
+    pub local_address: Option<IpAddr>,
+    /// TTL of what we send and least TTL of what we take.
+    pub reach: Reach,
+    /// The hold time that we propose: silence that long ends the session, so TCP need not try for longer.
+    pub hold_time: Duration,
+}
+
+impl From<&PeerConfig> for Transport {
+    fn from(config: &PeerConfig) -> Self {
+        Self {
+            local_address: config.local_address,
+            reach: config.reach,
+            hold_time: config.hold_time,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Peer {
+    address: IpAddr,
+    session: Session,
+    /// Of the last session that came up: what reaches the RIB carries it.
+    generation: Generation,
+    /// Where the peer stands in `deadlines`.
+    scheduled: Option<Instant>,
+    /// The established connection is in `ready`.
+    ready: bool,
+}
+
+/// See the [module's documentation](self).
+#[derive(Debug)]
+pub struct Speaker {
+    config: SpeakerConfig,
+    rib: Rib,
+    peers: Slab<Peer>,
+    by_address: BTreeMap<IpAddr, u32>,
+    /// The last connection number that each slot of `peers` has used: no name of a connection is used twice.
+    serials: Vec<u32>,
+    last_generation: u32,
+    seed: u64,
+    deadlines: BTreeSet<(Instant, u32)>,
+    events: VecDeque<Event>,
+    ready: VecDeque<ConnId>,
+    /// The RIB has changed since its peers were last polled.
+    rib_changed: bool,
+    restart: Restart,
+}
+
+impl Speaker {
+    /// A speaker that begins to dial at once.
+    ///
+    /// `restarting`: a predecessor's routes are in the kernel and have been forwarding; peers are told so, and nothing
+    /// is sent or installed before their routes are known again (RFC 4724 §4.1). `seed` drives every jitter.
+    #[must_use]
+    pub fn new(config: SpeakerConfig, restarting: bool, seed: u64, now: Instant) -> Self {
+        let mut speaker = Self {
+            rib: Rib::new(config.asn, config.router_id, config.max_paths),
+            peers: Slab::new(),
+            by_address: BTreeMap::new(),
+            serials: Vec::new(),
+            last_generation: 0,
+            seed,
+            deadlines: BTreeSet::new(),
+            events: VecDeque::new(),
+            ready: VecDeque::new(),
+            rib_changed: false,
+            restart: Restart::new(restarting, config.selection_deferral, now),
+            config: SpeakerConfig {
+                peers: BTreeMap::new(),
+                originated: BTreeMap::new(),
+                ..config.clone()
+            },
+        };
+        speaker.rib.defer(restarting);
+        speaker.set_config(config, now);
+        speaker
+    }
+
+    /// Becomes what `config` says: sessions come, go, or start anew, where and only where their own parameters changed.
+    pub fn set_config(&mut self, config: SpeakerConfig, now: Instant) {
+        let old = std::mem::replace(&mut self.config, config);
+        for address in old.peers.keys() {
+            if !self.config.peers.contains_key(address) {
+                self.remove_peer(*address, now);
+            }
+        }
+        if (old.asn, old.router_id) != (self.config.asn, self.config.router_id) {
+            self.rib
+                .set_identity(self.config.asn, self.config.router_id);
+        }
+        if old.max_paths != self.config.max_paths {
+            self.rib.set_max_paths(self.config.max_paths);
+        }
+        if old.originated != self.config.originated {
+            self.rib.set_originated(self.config.originated.clone());
+        }
+        let addresses: Vec<_> = self.config.peers.keys().copied().collect();
+        for address in addresses {
+            match old.peers.get(&address) {
+                None => self.add_peer(address, now),
+                Some(before) => self.change_peer(address, before, now),
+            }
+        }
+        self.rib_changed = true;
+        self.check_sync(now);
+    }
+
+    fn add_peer(&mut self, address: IpAddr, now: Instant) {
+        let Some(config) = self.config.peers.get(&address) else {
+            return;
+        };
+        let slot = self.peers.vacant_key();
+        let Ok(index) = u32::try_from(slot) else {
+            return;
+        };
+        if self.serials.len() <= slot {
+            self.serials.resize(slot + 1, 0);
+        }
+        // Neighbouring seeds must not give neighbouring jitters.
+        let seed = self.seed ^ u64::from(index + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let settings = Settings::new(&self.config, config);
+        let mut session = Session::new(index, self.serials[slot], settings, config, seed, now);
+        session.set_restart(self.restart.local());
+        self.by_address.insert(address, index);
+        self.peers.insert(Peer {
+            address,
+            session,
+            generation: Generation(0),
+            scheduled: None,
+            ready: false,
+        });
+        self.restart.added(index);
+        self.with_session(index, |session, routes| session.start(now, routes));
+    }
+
+    fn remove_peer(&mut self, address: IpAddr, now: Instant) {
+        let Some(index) = self.by_address.remove(&address) else {
+            return;
+        };
+        let notification = Notification::cease(cease::PEER_DECONFIGURED);
+        self.with_session(index, |session, routes| {
+            session.stop(&notification, now, routes)
+        });
+        if let Some(peer) = self.peers.try_remove(index as usize) {
+            self.serials[index as usize] = peer.session.last_serial();
+            if let Some(at) = peer.scheduled {
+                self.deadlines.remove(&(at, index));
+            }
+        }
+        self.restart.removed(index);
+    }
+
+    fn change_peer(&mut self, address: IpAddr, before: &PeerConfig, now: Instant) {
+        let (Some(config), Some(index)) = (
+            self.config.peers.get(&address),
+            self.by_address.get(&address).copied(),
+        ) else {
+            return;
+        };
+        let Some(peer) = self.peers.get_mut(index as usize) else {
+            return;
+        };
+        let settings = Settings::new(&self.config, config);
+        let reset = *peer.session.settings() != settings
+            || config.port != before.port
+            || Transport::from(config) != Transport::from(before)
+            || config.next_hop != before.next_hop;
+        peer.session.set_dialling(config, now);
+        if config.import != before.import || config.export != before.export {
+            self.rib.set_policies(
+                PeerIndex(index),
+                config.import.clone(),
+                config.export.clone(),
+            );
+        }
+        self.with_session(index, |session, routes| {
+            if reset {
+                let notification = Notification::cease(cease::OTHER_CONFIGURATION_CHANGE);
+                session.reset(settings, &notification, now, routes);
+            }
+        });
+    }
+
+    /// Ends every session for good: Cease/Administrative Shutdown with a text for the peers' operators (RFC 9003).
+    pub fn shutdown(&mut self, text: &str, now: Instant) {
+        let notification = Notification::shutdown(text);
+        let indices: Vec<_> = self.by_address.values().copied().collect();
+        for index in indices {
+            self.with_session(index, |session, routes| {
+                session.stop(&notification, now, routes)
+            });
+        }
+    }
+
+    /// The connection that [`Event::Connect`] asked for is up.
+    pub fn handle_connected(
+        &mut self,
+        conn: ConnId,
+        local: SocketAddr,
+        remote: SocketAddr,
+        now: Instant,
+    ) {
+        self.with_session(conn.peer, |session, routes| {
+            session.handle_connected(conn, local, remote, now, routes)
+        });
+    }
+
+    /// A connection from outside. `None`: close it, no peer is configured there, or its session is held off.
+    pub fn handle_incoming(
+        &mut self,
+        local: SocketAddr,
+        remote: SocketAddr,
+        now: Instant,
+    ) -> Option<ConnId> {
+        let address = remote.ip().to_canonical();
+        let index = self.by_address.get(&address).copied()?;
+        let wanted = self.config.peers.get(&address)?.local_address;
+        if wanted.is_some_and(|wanted| wanted != local.ip().to_canonical()) {
+            return None;
+        }
+        self.with_session(index, |session, routes| {
+            session.handle_incoming(local, remote, now, routes)
+        })
+        .flatten()
+    }
+
+    /// How the socket of a connection from this address is set up; `None` where no peer is configured.
+    #[must_use]
+    pub fn transport(&self, peer: IpAddr) -> Option<Transport> {
+        self.config
+            .peers
+            .get(&peer.to_canonical())
+            .map(Transport::from)
+    }
+
+    /// Bytes from a connection. Bounded work for bounded bytes: hand over chunks, and serve timers in between.
+    pub fn handle_data(&mut self, conn: ConnId, data: &[u8], now: Instant) {
+        self.with_session(conn.peer, |session, routes| {
+            session.handle_data(conn, data, now, routes)
+        });
+        self.check_sync(now);
+    }
+
+    /// A connection failed, was closed by the peer, or could not be made; `reason` is for a person.
+    pub fn handle_closed(&mut self, conn: ConnId, reason: String, now: Instant) {
+        self.with_session(conn.peer, |session, routes| {
+            session.handle_closed(conn, reason, now, routes)
+        });
+    }
+
+    /// Serves every timer that is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some((_, index)) = self.deadlines.first().copied().filter(|(at, _)| *at <= now) {
+            self.with_session(index, |session, routes| session.handle_timeout(now, routes));
+        }
+        self.check_sync(now);
+    }
+
+    /// When to call [`handle_timeout`](Self::handle_timeout), and what for.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        let session = self.deadlines.first().map(|(at, index)| {
+            let timeout = self
+                .peers
+                .get(*index as usize)
+                .and_then(|peer| peer.session.poll_timeout());
+            (*at, timeout.map_or("session", |(_, reason)| reason))
+        });
+        session
+            .into_iter()
+            .chain(self.restart.poll_timeout())
+            .min_by_key(|(at, _)| *at)
+    }
+
+    /// What to do or to log, in order.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// A connection that may have something to send.
+    pub fn poll_ready(&mut self) -> Option<ConnId> {
+        if std::mem::take(&mut self.rib_changed) {
+            for (_, peer) in &mut self.peers {
+                if !peer.ready
+                    && let Some((conn, _)) = peer.session.established()
+                {
+                    peer.ready = true;
+                    self.ready.push_back(conn);
+                }
+            }
+        }
+        let conn = self.ready.pop_front()?;
+        if let Some(peer) = self.peers.get_mut(conn.peer as usize)
+            && peer
+                .session
+                .established()
+                .is_some_and(|(established, _)| established == conn)
+        {
+            peer.ready = false;
+        }
+        Some(conn)
+    }
+
+    /// The next bytes for a connection whose socket has room: one or more whole messages.
+    pub fn poll_transmit(&mut self, conn: ConnId) -> Option<Bytes> {
+        self.with_session(conn.peer, |session, routes| {
+            session.poll_transmit(conn, routes)
+        })
+        .flatten()
+    }
+
+    /// What has changed in the routes learned, at most `max` of them; a slow reader gets the latest state only.
+    pub fn poll_routes(&mut self, max: usize) -> Vec<RouteChange> {
+        self.rib.poll_routes(max)
+    }
+
+    /// Tells the cost of the kernel's route to a next hop, `None` where there is none: paths are chosen anew at once
+    /// (RFC 4271 §9.1.2.2 e). A next hop that was never told of counts as reachable.
+    pub fn set_next_hop(&mut self, address: IpAddr, cost: Option<u32>) {
+        self.rib.set_next_hop(address, cost);
+        self.rib_changed = true;
+    }
+
+    /// Whether the routes that a predecessor knew are known again: every peer has sent End-of-RIB, cannot be reached,
+    /// or has had its time. Until then nobody may sweep routes that the kernel has and [`poll_routes`](Self::poll_routes)
+    /// has not told.
+    #[must_use]
+    pub fn is_synced(&self) -> bool {
+        self.restart.is_synced()
+    }
+
+    fn check_sync(&mut self, now: Instant) {
+        let sessions = self
+            .peers
+            .iter()
+            .filter_map(|(slot, peer)| Some((u32::try_from(slot).ok()?, &peer.session)));
+        if !self.restart.finish(now, sessions) {
+            return;
+        }
+        self.rib.defer(false);
+        self.rib_changed = true;
+        for (_, peer) in &mut self.peers {
+            peer.session.set_restart(self.restart.local());
+        }
+        self.events.push_back(Event::Synced);
+    }
+
+    /// Runs one session, and takes over what it has to say.
+    fn with_session<T>(
+        &mut self,
+        index: u32,
+        run: impl FnOnce(&mut Session, &mut PeerRoutes<'_>) -> T,
+    ) -> Option<T> {
+        let peer = self.peers.get_mut(index as usize)?;
+        let mut routes = PeerRoutes {
+            rib: &mut self.rib,
+            config: &self.config,
+            address: peer.address,
+            index: PeerIndex(index),
+            generation: &mut peer.generation,
+            last_generation: &mut self.last_generation,
+            changed: &mut self.rib_changed,
+        };
+        let result = run(&mut peer.session, &mut routes);
+
+        while let Some(output) = peer.session.poll_output() {
+            let event = match output {
+                Output::Ready(conn) => {
+                    self.ready.push_back(conn);
+                    continue;
+                }
+                Output::Connect(conn) => {
+                    let Some(config) = self.config.peers.get(&peer.address) else {
+                        continue;
+                    };
+                    let remote = SocketAddr::new(peer.address, config.port);
+                    Event::Connect {
+                        conn,
+                        remote,
+                        transport: config.into(),
+                    }
+                }
+                Output::Close(conn, last) => Event::Close { conn, last },
+                Output::Up => {
+                    peer.ready = false;
+                    let Some((_, negotiated)) = peer.session.established() else {
+                        continue;
+                    };
+                    let asn = peer.session.settings().peer_asn;
+                    Event::SessionUp {
+                        peer: peer.address,
+                        asn,
+                        hold_time: negotiated.hold_time,
+                    }
+                }
+                Output::Down(ended) => Event::SessionDown {
+                    peer: peer.address,
+                    ended,
+                },
+                Output::Failed(ended, failures) => Event::AttemptFailed {
+                    peer: peer.address,
+                    ended,
+                    failures,
+                },
+            };
+            self.events.push_back(event);
+        }
+
+        let next = peer.session.poll_timeout().map(|(at, _)| at);
+        if next != peer.scheduled {
+            if let Some(at) = std::mem::replace(&mut peer.scheduled, next) {
+                self.deadlines.remove(&(at, index));
+            }
+            if let Some(at) = next {
+                self.deadlines.insert((at, index));
+            }
+        }
+        self.restart.observe(index, &peer.session);
+        Some(result)
+    }
+}

@@ -1,0 +1,6 @@
+//! Whole speakers in virtual time.
+
+mod collision;
+mod net;
+mod restart;
+mod session;
