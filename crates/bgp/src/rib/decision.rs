@@ -155,12 +155,10 @@ impl Key {
             .is_some_and(|(order, _)| order == Ordering::Less)
     }
 
-    /// Whether traffic may be split between this path and the best one: equal up to the IGP cost, and learned.
-    pub(super) fn shares_with(&self, best: &Self) -> bool {
-        !self.local
-            && self.before_med(best).is_none()
-            && self.med(best).is_none()
-            && self.after_med(best).is_none()
+    /// Whether traffic might be split between this path and the best one, MEDs aside: equal up to the IGP cost, and
+    /// learned.
+    pub(super) fn may_share_with(&self, best: &Self) -> bool {
+        !self.local && self.before_med(best).is_none() && self.after_med(best).is_none()
     }
 }
 
@@ -204,6 +202,23 @@ pub(super) fn select(keys: &[Option<Key>]) -> Option<usize> {
     best.map(|(index, _)| index)
 }
 
+/// Which paths traffic may be split between: the best one, and those that it beat only by the last tie breaks.
+pub(super) fn equal(keys: &[Option<Key>], best: usize) -> impl Iterator<Item = usize> + '_ {
+    let top = keys.get(best).copied().flatten();
+    keys.iter().enumerate().filter_map(move |(index, key)| {
+        let (key, top) = key.as_ref().zip(top.as_ref())?;
+        (key.may_share_with(top) && !falls_by_med(keys, key)).then_some(index)
+    })
+}
+
+/// Whether a rival at the same level has a lower MED from the same neighbouring AS.
+fn falls_by_med(keys: &[Option<Key>], key: &Key) -> bool {
+    keys.iter()
+        .flatten()
+        .filter(|rival| rival.before_med(key).is_none())
+        .any(|rival| matches!(rival.med(key), Some((Ordering::Less, _))))
+}
+
 /// Why each path is where it is: for one that lost, the step at which it did; for the best one, the last step at which
 /// a rival fell.
 pub(super) fn explain(keys: &[Option<Key>], best: usize) -> Vec<Option<Why>> {
@@ -215,15 +230,9 @@ pub(super) fn explain(keys: &[Option<Key>], best: usize) -> Vec<Option<Why>> {
         .enumerate()
         .map(|(index, key)| {
             let key = key.as_ref().filter(|_| index != best)?;
-            let by_med = || {
-                keys.iter()
-                    .flatten()
-                    .filter(|rival| rival.before_med(top).is_none())
-                    .any(|rival| matches!(rival.med(key), Some((Ordering::Less, _))))
-            };
             match key.before_med(top) {
                 Some((_, why)) => Some(why),
-                None if by_med() => Some(Why::Med),
+                None if falls_by_med(keys, key) => Some(Why::Med),
                 None => key
                     .after_med(top)
                     .or_else(|| key.tie(top))

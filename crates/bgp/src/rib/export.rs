@@ -219,18 +219,17 @@ impl Exporter<'_> {
         v4.or_else(|| self.key.own_v6.map(NextHop::V6))
     }
 
-    /// Whether an external peer can be told the route's own next hop: it is on the subnet that we share (RFC 4271
-    /// §5.1.3). Not if it is another peer's address, who may be in this very group: nobody must be told to send to itself.
+    /// Whether an external peer can be told the route's own next hop: the address of the peer that it came from, on the
+    /// subnet that we share (RFC 4271 §5.1.3). Any other address there might be that of a peer in this very group, and
+    /// nobody may be told to send to itself.
     fn third_party(&self, next_hop: NextHop, source: PeerIndex) -> bool {
         let address = next_hop.address();
-        let shared = self
-            .key
+        self.key
             .shared_subnet
-            .is_some_and(|subnet| subnet.contains(&address));
-        shared
+            .is_some_and(|subnet| subnet.contains(&address))
             && self
                 .peers
-                .iter()
-                .all(|(index, peer)| index == source || peer.session.peer_address != address)
+                .get(source)
+                .is_some_and(|peer| peer.session.peer_address == address)
     }
 }

@@ -4,10 +4,10 @@ use bgp_wire::NextHop;
 use ipnet::IpNet;
 use smallvec::SmallVec;
 
-use super::decision::Facts;
+use super::decision::{Facts, Key, equal};
 use super::list::FIB;
 use super::peer::PeerIndex;
-use super::table::Table;
+use super::table::{Path, Table};
 
 /// What the kernel is to do with a prefix from now on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,16 +70,10 @@ pub(super) fn next_hops(
     }
     next_hops.extend(facts.attrs.next_hop(id));
     if max_paths > 1 {
-        let mut chain = table.chain(net);
-        let best = chain.next().and_then(|path| facts.key(path));
-        let equal = chain.filter(|path| {
-            facts
-                .key(path)
-                .zip(best)
-                .is_some_and(|(key, best)| key.shares_with(&best))
-        });
-        let mut others: Vec<NextHop> = equal
-            .filter_map(|path| facts.attrs.next_hop(path.accepted()?))
+        let paths: SmallVec<[&Path; 8]> = table.chain(net).collect();
+        let keys: SmallVec<[Option<Key>; 8]> = paths.iter().map(|path| facts.key(path)).collect();
+        let mut others: Vec<NextHop> = equal(&keys, 0)
+            .filter_map(|at| facts.attrs.next_hop(paths[at].accepted()?))
             .collect();
         // Sorted before it is cut, so that the order in which paths came does not matter.
         others.sort_unstable();

@@ -312,11 +312,12 @@ impl Table {
             return;
         };
         let chunk = Arc::new(chunk);
+        // First, for the place where it starts goes with the last reader that leaves it.
+        self.keep(group, &chunk);
         for member in takers {
             self.take(member, Arc::clone(&chunk));
         }
         // The builder's own entry.
-        self.keep(group, &chunk);
         self.list.leave(&mut self.nets, chunk.end);
     }
 

@@ -115,12 +115,6 @@ impl Peers {
         self.slots[index] = peer;
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (PeerIndex, &Peer)> {
-        (0_u32..)
-            .zip(&self.slots)
-            .filter_map(|(index, peer)| Some((PeerIndex(index), peer.as_ref()?)))
-    }
-
     /// Where a path of this peer comes from.
     pub(super) fn source(&self, peer: PeerIndex) -> SourceKind {
         match self.get(peer) {

@@ -422,7 +422,7 @@ impl Table {
         let best = facts.key(&self.paths[self.nets[net].head()]);
         let key = facts.key(&self.paths[at]);
         key.zip(best)
-            .is_some_and(|(key, best)| key.shares_with(&best))
+            .is_some_and(|(key, best)| key.may_share_with(&best))
     }
 
     /// Decides anew after one path changed (`at`) or went (`None`). `before` is the best path until then, `shared`
@@ -442,6 +442,8 @@ impl Table {
         {
             self.nets[net].set(MED, true);
         }
+        // With MEDs about, any path may decide which others count as equal.
+        let shared = shared || self.nets[net].has(MED);
         let head = self.nets[net].head();
         if !self.nets[net].has(BEST) || self.nets[net].has(MED) || at == Some(head) {
             self.reselect(facts, net);

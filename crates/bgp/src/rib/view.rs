@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use bgp_wire::{Attributes, Family};
 use ipnet::IpNet;
 
-use super::decision::{Facts, Key, Why, explain};
+use super::decision::{Facts, Key, Why, equal, explain};
 use super::export::{Exporter, Withheld};
 use super::import::Rejected;
 use super::peer::PeerIndex;
@@ -236,19 +236,14 @@ impl Rib {
         let keys: Vec<Option<Key>> = table.chain(net).map(|path| facts.key(path)).collect();
         let best = table.best(net).map(|_| 0);
         let reasons = best.map(|best| explain(&keys, best));
-        let best_key = best.and_then(|best| keys[best]);
+        let equal: Vec<usize> = best.map_or_else(Vec::new, |best| equal(&keys, best).collect());
         table
             .chain(net)
             .enumerate()
             .map(|(index, path)| {
                 let why = reasons.as_ref().and_then(|reasons| reasons[index]);
-                let shares = || {
-                    keys[index]
-                        .zip(best_key)
-                        .is_some_and(|(key, best)| key.shares_with(&best))
-                };
                 PathView {
-                    multipath: self.max_paths > 1 && shares(),
+                    multipath: self.max_paths > 1 && equal.contains(&index),
                     ..self.path(
                         path,
                         match why {

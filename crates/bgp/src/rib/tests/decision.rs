@@ -1,0 +1,234 @@
+//! Each step of the decision process decides once, and says so.
+
+use bgp_wire::{Attributes, Origin};
+
+use super::{Bed, address, external, internal, net, via};
+use crate::rib::{PathState, PathView, PeerIndex, PeerSession, Selection, Why};
+
+/// The paths to 10.0.0.0/24 when two peers announce it: peer 1 with `first`, peer 2 with `second`.
+fn contest(first: (PeerSession, Attributes), second: (PeerSession, Attributes)) -> Vec<PathView> {
+    let mut views = Vec::new();
+    // Whoever comes first must not matter.
+    for order in [[1, 2], [2, 1]] {
+        let mut bed = Bed::new();
+        bed.rib.set_next_hop(address(77), Some(9));
+        for peer in order {
+            let (session, attributes) = if peer == 1 { &first } else { &second };
+            bed.up(peer, session.clone());
+            bed.announce(peer, attributes, &["10.0.0.0/24"]);
+        }
+        views.push(
+            bed.rib
+                .routes(&Selection::Exact(net("10.0.0.0/24")))
+                .remove(0)
+                .paths,
+        );
+    }
+    assert_eq!(views[0], views[1]);
+    views.remove(0)
+}
+
+#[test]
+fn each_step_decides() {
+    let ext = |host, asn| external(host, asn);
+    let reflected = |originator: u8, clusters: u8| Attributes {
+        originator_id: Some([10, 0, 0, originator].into()),
+        cluster_list: (0..clusters)
+            .map(|cluster| [9, 9, 9, cluster].into())
+            .collect(),
+        ..via(1, &[65001])
+    };
+    let with = |attributes: Attributes, change: fn(&mut Attributes)| {
+        let mut attributes = attributes;
+        change(&mut attributes);
+        attributes
+    };
+    // The first of each pair wins; at every earlier step it is no better, at every later one it is worse.
+    let cases = [
+        (
+            Why::LocalPref,
+            (
+                internal(2),
+                with(via(2, &[65001, 65009]), |it| it.local_pref = Some(101)),
+            ),
+            (
+                internal(1),
+                with(via(1, &[65001]), |it| it.local_pref = None),
+            ),
+        ),
+        (
+            Why::AsPathLength,
+            (
+                ext(2, 65002),
+                with(via(2, &[65002]), |it| it.origin = Origin::Incomplete),
+            ),
+            (ext(1, 65001), via(1, &[65001, 65009])),
+        ),
+        (
+            Why::Origin,
+            (ext(2, 65001), with(via(2, &[65001]), |it| it.med = Some(9))),
+            (
+                ext(1, 65001),
+                with(via(1, &[65001]), |it| it.origin = Origin::Egp),
+            ),
+        ),
+        (
+            Why::Med,
+            (internal(2), with(via(2, &[65001]), |it| it.med = None)),
+            (ext(1, 65001), with(via(1, &[65001]), |it| it.med = Some(1))),
+        ),
+        (
+            Why::External,
+            (ext(2, 65001), via(77, &[65001])),
+            (internal(1), via(1, &[65001])),
+        ),
+        (
+            Why::IgpCost,
+            (ext(2, 65002), via(2, &[65002])),
+            (ext(1, 65001), via(77, &[65001])),
+        ),
+        (
+            Why::RouterId,
+            (ext(1, 65001), via(1, &[65001])),
+            (ext(2, 65002), via(2, &[65002])),
+        ),
+        (
+            Why::RouterId,
+            (internal(9), reflected(1, 2)),
+            (internal(8), reflected(2, 1)),
+        ),
+        (
+            Why::ClusterListLength,
+            (internal(9), reflected(1, 1)),
+            (internal(8), reflected(1, 2)),
+        ),
+        (
+            Why::PeerAddress,
+            (internal(8), reflected(1, 1)),
+            (internal(9), reflected(1, 1)),
+        ),
+    ];
+    for (why, winner, loser) in cases {
+        let paths = contest(winner, loser);
+        assert_eq!(paths[0].peer, Some(PeerIndex(1)), "{why}");
+        assert_eq!(paths[0].state, PathState::Best(why));
+        assert_eq!(paths[1].state, PathState::Lost(why));
+    }
+}
+
+#[test]
+fn only_path_and_own_route() {
+    let mut bed = Bed::new();
+    bed.up(1, external(1, 65001));
+    bed.announce(1, &via(1, &[65001]), &["10.0.0.0/24"]);
+    let states = |bed: &Bed| -> Vec<PathState> {
+        bed.rib
+            .routes(&Selection::All)
+            .remove(0)
+            .paths
+            .into_iter()
+            .map(|path| path.state)
+            .collect()
+    };
+    assert_eq!(states(&bed), [PathState::Best(Why::OnlyPath)]);
+    bed.rib
+        .set_originated([(net("10.0.0.0/24"), Attributes::originated())].into());
+    assert_eq!(
+        states(&bed),
+        [PathState::Best(Why::Local), PathState::Lost(Why::Local)]
+    );
+}
+
+/// RFC 4271 §9.1.2.2 c: a path that falls by its MED falls whether or not its rival wins in the end, so adding a path can
+/// change which of two others is better.
+#[test]
+fn med_is_compared_inside_a_neighbouring_as() {
+    let mut bed = Bed::new();
+    let med = |host: u8, asn: u32, med: u32| Attributes {
+        med: Some(med),
+        ..via(host, &[asn])
+    };
+    bed.up(1, external(1, 65001));
+    bed.up(2, external(2, 65002));
+    bed.up(3, external(3, 65001));
+    bed.announce(1, &med(1, 65001, 10), &["10.0.0.0/24"]);
+    bed.announce(2, &med(2, 65002, 99), &["10.0.0.0/24"]);
+    let best = |bed: &Bed| {
+        bed.rib.routes(&Selection::All)[0].paths[0]
+            .peer_address
+            .unwrap()
+    };
+    assert_eq!(
+        best(&bed),
+        address(1),
+        "MEDs of different ASes do not compare; the lower router id wins"
+    );
+    // The third path beats the first by MED, and loses to the second by router id.
+    bed.announce(3, &med(3, 65001, 5), &["10.0.0.0/24"]);
+    assert_eq!(best(&bed), address(2));
+    let paths = bed.rib.routes(&Selection::All).remove(0).paths;
+    let first = paths
+        .iter()
+        .find(|path| path.peer_address == Some(address(1)))
+        .unwrap();
+    assert_eq!(first.state, PathState::Lost(Why::Med));
+    bed.withdraw(3, &["10.0.0.0/24"]);
+    assert_eq!(best(&bed), address(1));
+}
+
+#[test]
+fn an_unreachable_next_hop_is_not_used() {
+    let mut bed = Bed::new();
+    bed.up(1, external(1, 65001));
+    bed.up(2, external(2, 65002));
+    bed.announce(1, &via(1, &[65001]), &["10.0.0.0/24"]);
+    bed.announce(2, &via(2, &[65002]), &["10.0.0.0/24"]);
+    bed.drain_all();
+    assert_eq!(bed.kernel[&net("10.0.0.0/24")][0].address(), address(1));
+    bed.rib.set_next_hop(address(1), None);
+    bed.drain_all();
+    assert_eq!(bed.kernel[&net("10.0.0.0/24")][0].address(), address(2));
+    let paths = bed.rib.routes(&Selection::All).remove(0).paths;
+    assert_eq!(paths[1].state, PathState::Unreachable);
+    bed.rib.set_next_hop(address(2), None);
+    bed.drain_all();
+    assert!(bed.kernel.is_empty());
+    bed.rib.set_next_hop(address(1), Some(5));
+    bed.drain_all();
+    assert_eq!(bed.kernel[&net("10.0.0.0/24")][0].address(), address(1));
+}
+
+#[test]
+fn equal_paths_share() {
+    let mut bed = Bed::new();
+    bed.rib.set_max_paths(2);
+    for host in 1..=3_u8 {
+        bed.up(host.into(), external(host, 65000 + u32::from(host)));
+        bed.announce(
+            host.into(),
+            &via(host, &[65000 + u32::from(host)]),
+            &["10.0.0.0/24"],
+        );
+    }
+    bed.up(4, external(4, 65004));
+    bed.announce(4, &via(4, &[65004, 65005]), &["10.0.0.0/24"]);
+    bed.drain_all();
+    let hops = |bed: &Bed| -> Vec<_> {
+        bed.kernel[&net("10.0.0.0/24")]
+            .iter()
+            .map(bgp_wire::NextHop::address)
+            .collect()
+    };
+    assert_eq!(hops(&bed), [address(1), address(2)]);
+    let told = bed.listeners[&4].announced;
+    bed.down(2, crate::rib::DownKind::Drop);
+    bed.drain_all();
+    assert_eq!(hops(&bed), [address(1), address(3)]);
+    assert_eq!(
+        bed.listeners[&4].announced, told,
+        "a change among equals is the kernel's business alone"
+    );
+    bed.rib.set_max_paths(1);
+    bed.drain_all();
+    assert_eq!(hops(&bed), [address(1)]);
+}
