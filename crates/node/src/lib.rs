@@ -3,7 +3,7 @@
 //!
 //! | module | what |
 //! | --- | --- |
-//! | [`plan`] | [`ClusterState`](resources::ClusterState) to [`NodePlan`]: what one node's speaker and kernel are to do |
+//! | [`mod@plan`] | [`ClusterState`](resources::ClusterState) to [`NodePlan`]: what one node's speaker and kernel are to do |
 //! | [`peers`] | which peers this node has |
 //! | [`filter`] | which routes they may send us, and which they get |
 //! | [`route`] | best paths and endpoints to kernel routes |

@@ -43,10 +43,7 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn document(&mut self, text: &str) {
-        // Kubernetes' own tools read `yes` as true, a trap which we don't copy: it stays text and is refused with a hint.
-        let mut options = Options::default();
-        (options.strict_booleans, options.with_snippet) = (true, false);
-        match serde_saphyr::from_str_with_options::<Tree>(text, options) {
+        match serde_saphyr::from_str_with_options::<Tree>(text, options()) {
             Ok(tree) => self.tree(&tree),
             Err(error) => {
                 let line = error.location().map_or(1, |location| {
@@ -130,6 +127,22 @@ impl Reader<'_> {
             message: fault.message.clone(),
         });
     }
+}
+
+fn options() -> Options {
+    let mut options = Options::default();
+    // Kubernetes' own tools read `yes` as true, a trap which we don't copy: it stays text and is refused with a hint.
+    options.strict_booleans = true;
+    // The place is said by file and line already.
+    options.with_snippet = false;
+    // Nobody writes more; what aliases could blow up to is limited by this alone.
+    options.alias_limits.max_total_replayed_events = 100_000;
+    // A List of all nodes of a large cluster is one document.
+    if let Some(budget) = &mut options.budget {
+        budget.max_nodes = 20_000_000;
+        budget.max_events = 40_000_000;
+    }
+    options
 }
 
 /// Kind and version of an object, with what would be right.

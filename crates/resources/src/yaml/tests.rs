@@ -1,5 +1,7 @@
 use expect_test::{Expect, expect};
 
+use proptest::prelude::*;
+
 use super::parse;
 
 /// What loads, then what is wrong.
@@ -401,4 +403,24 @@ fn configurations_that_cannot_be() {
             a.yaml:4: BGPConfiguration/default: spec: an empty value is not a mapping of fields
         "#]],
     );
+}
+
+#[test]
+fn aliases_that_blow_up_are_refused() {
+    let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for n in 1..20 {
+        let aliases = vec![format!("*a{}", n - 1); 10].join(", ");
+        text += &format!("a{n}: &a{n} [{aliases}]\n");
+    }
+    assert_eq!(parse("a.yaml", &text).problems.len(), 1);
+}
+
+proptest! {
+    #[test]
+    fn any_text_gives_objects_or_problems(text in "(---\n|apiVersion: v1\n|kind: Node\n|metadata: |name: |  |\\{|\\[|\n|: |- |&a |\\*a |.){0,30}") {
+        let parsed = parse("a.yaml", &text);
+        for problem in &parsed.problems {
+            prop_assert!(problem.line.is_none_or(|line| line as usize <= text.lines().count() + 1), "{problem}");
+        }
+    }
 }
