@@ -1,1 +1,170 @@
-//! Shared by the suites.
+//! Shared by the suites: cases that each build a data centre of their own, and views of it through other people's eyes.
+//!
+//! A case that can't run here (no root and no user namespaces, a program missing) is reported as ignored, with its
+//! reason. A case that fails prints the ends of the logs.
+
+pub mod oracle;
+
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use lab::datacentre::{DataCentre, Node, Shape};
+use lab::tor::Kind;
+use lab::{process, wait};
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+
+/// The machine has few cores, and a data centre has a dozen processes.
+const THREADS: usize = 2;
+
+/// How long a session may take to come up, kernel routes included.
+pub const SESSION: Duration = Duration::from_secs(30);
+
+/// A test.
+#[derive(Debug)]
+pub struct Case {
+    name: String,
+    programs: Vec<&'static str>,
+    shape: Shape,
+    body: fn(&mut DataCentre) -> Result<()>,
+}
+
+impl Case {
+    /// A test in a data centre of `shape`, of which only the fabric is up when `body` starts.
+    pub fn new(name: &str, shape: Shape, body: fn(&mut DataCentre) -> Result<()>) -> Self {
+        Self {
+            name: name.to_owned(),
+            programs: Vec::new(),
+            shape,
+            body,
+        }
+    }
+
+    /// The same, for each of `kinds`, with the kind before its name.
+    pub fn each(
+        kinds: &[Kind],
+        name: &str,
+        shape: &Shape,
+        body: fn(&mut DataCentre) -> Result<()>,
+    ) -> Vec<Self> {
+        let cases = kinds.iter().map(|kind| {
+            let shape = Shape {
+                tor: Some(*kind),
+                ..shape.clone()
+            };
+            Self::new(&format!("{kind}::{name}"), shape, body)
+        });
+        cases.collect()
+    }
+
+    /// It needs this program beside the speakers of its shape.
+    #[must_use]
+    pub fn with(mut self, program: &'static str) -> Self {
+        self.programs.push(program);
+        self
+    }
+
+    fn missing(&self) -> Option<String> {
+        let program = self.programs.iter().find(|it| process::find(it).is_none());
+        let tor = self.shape.tor.and_then(Kind::missing);
+        tor.or_else(|| program.map(|program| format!("{program} not installed")))
+    }
+
+    fn run(self) -> Result<Completion, Failed> {
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        if let Some(missing) = self.missing() {
+            return Ok(Completion::ignored_with(missing));
+        }
+        let shape = Shape {
+            prefix: format!("t{}-", NEXT.fetch_add(1, Ordering::Relaxed)),
+            ..self.shape
+        };
+        let attempt = || -> Result<()> {
+            let mut dc = DataCentre::fabric(shape)?;
+            let result = (self.body)(&mut dc);
+            result.map_err(|error| error.context(dc.logs()))
+        };
+        match attempt() {
+            Ok(()) => Ok(Completion::Completed),
+            Err(error) => {
+                let mut chain = error.chain();
+                let logs = chain.next().map(ToString::to_string).unwrap_or_default();
+                let causes: Vec<String> = chain.map(|cause| format!("  {cause}")).collect();
+                Err(Failed::from(format!("{logs}\n{}", causes.join("\n"))))
+            }
+        }
+    }
+}
+
+/// Runs a suite: to be called first thing in `main`.
+#[must_use]
+pub fn suite(cases: Vec<Case>) -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = arguments.test_threads.or(Some(THREADS));
+    let inside = if arguments.list {
+        Ok(())
+    } else {
+        lab::enter().map(drop).map_err(|error| format!("{error:#}"))
+    };
+    let trials = cases.into_iter().map(|case| {
+        let inside = inside.clone();
+        Trial::ignorable_test(case.name.clone(), move || match inside {
+            Ok(()) => case.run(),
+            Err(reason) => Ok(Completion::ignored_with(reason)),
+        })
+    });
+    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+}
+
+/// Fails with what is wrong.
+///
+/// # Errors
+/// When the two differ.
+pub fn same<T: PartialEq + std::fmt::Debug>(what: &str, actual: &T, expected: &T) -> Result<()> {
+    if actual != expected {
+        bail!("{what}: {actual:?}, expected {expected:?}");
+    }
+    Ok(())
+}
+
+/// What an agent says about its peers.
+///
+/// # Errors
+/// When it doesn't answer.
+pub fn peers(node: &Node) -> Result<Vec<api::Peer>> {
+    let answer: api::Peers = serde_json::from_value(node.ctl_json(&["bgp", "peers"])?)?;
+    Ok(answer.peers)
+}
+
+/// What an agent says about its only peer.
+///
+/// # Errors
+/// When it doesn't answer, or has none.
+pub fn peer(node: &Node) -> Result<api::Peer> {
+    peers(node)?.pop().context("a peer")
+}
+
+/// What an agent says about itself.
+///
+/// # Errors
+/// When it doesn't answer.
+pub fn status(node: &Node) -> Result<api::Status> {
+    Ok(serde_json::from_value(node.ctl_json(&["status"])?)?)
+}
+
+/// Waits until an agent's only session is up, or is down.
+///
+/// # Errors
+/// When that has not happened after `limit`.
+pub fn wait_session(node: &Node, up: bool, limit: Duration) -> Result<api::Peer> {
+    let what = if up { "the session" } else { "its loss" };
+    wait::until(what, limit, || {
+        let peer = peer(node)?;
+        let is_up = peer.state == api::SessionState::Established;
+        if is_up != up {
+            bail!("{:?}, last error {:?}", peer.state, peer.last_error);
+        }
+        Ok(peer)
+    })
+}

@@ -1,2 +1,102 @@
-//! (being written)
-fn main() {}
+//! `cargo xtask`: the demo, the tests, the checks and the benchmarks. It depends on nothing of the workspace, so that it
+//! is built in a moment; what it runs is built with the profile `lab`.
+#![expect(
+    clippy::print_stdout,
+    reason = "a program for a terminal: what it prints is what it is for"
+)]
+
+mod bench;
+mod check;
+mod packages;
+mod run;
+mod suites;
+
+#[cfg(test)]
+mod graph;
+#[cfg(test)]
+mod tidy;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use run::Session;
+
+/// Margay's automation.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Builds a data centre in network namespaces and shows packets find their way through it.
+    Demo {
+        /// The ToRs' and the spine's speaker: bird, frr, gobgp or margay. By default the first of these that is
+        /// installed.
+        #[arg(long)]
+        tor: Option<String>,
+        /// Leave the data centre standing, with the commands to look around in it.
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Installs what the tests need and runs everything: `check`, and the suites in network namespaces.
+    Test {
+        /// Install nothing: what needs a missing program is skipped, and says so.
+        #[arg(long)]
+        no_install: bool,
+    },
+    /// Format, clippy, documentation, unit tests, crate graph, licences: no root, no namespaces.
+    Check,
+    /// Measures, beside a reference in the same run.
+    Bench {
+        /// Only the benchmarks whose name holds this: `add`, `routes`.
+        filter: Option<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            println!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<bool> {
+    match command {
+        Command::Demo { tor, keep } => demo(tor.as_deref(), keep),
+        Command::Test { no_install } => {
+            let mut session = Session::new();
+            packages::provide(&mut session, !no_install)?;
+            check::run(&mut session, !no_install)?;
+            suites::run(&mut session)?;
+            Ok(session.close())
+        }
+        Command::Check => {
+            let mut session = Session::new();
+            check::run(&mut session, false)?;
+            Ok(session.close())
+        }
+        Command::Bench { filter } => bench::run(filter.as_deref()),
+    }
+}
+
+fn demo(tor: Option<&str>, keep: bool) -> Result<bool> {
+    println!("Building (profile lab) …");
+    run::build_lab()?;
+    let mut demo = std::process::Command::new(run::lab_folder()?.join("lab-demo"));
+    if let Some(tor) = tor {
+        demo.args(["--tor", tor]);
+    }
+    if keep {
+        demo.arg("--keep");
+    }
+    Ok(demo.status()?.success())
+}

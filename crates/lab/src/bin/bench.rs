@@ -1,0 +1,194 @@
+//! `cargo xtask bench routes`: learned routes on their way into the kernel, beside a bare loop that only writes them.
+#![expect(
+    clippy::print_stdout,
+    reason = "a program for a terminal: what it prints is what it is for"
+)]
+
+use std::net::Ipv4Addr;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use bgp_wire::{AsPath, Attributes, Context, Family, NextHop as Gateway, UpdateBuilder, update};
+use dataplane::{NextHop, Op, Route, RouteKey};
+use ipnet::{IpNet, Ipv4Net};
+use lab::datacentre::{DataCentre, Shape};
+use lab::speaker::{self, RawSpeaker};
+use lab::{Namespace, net, wait};
+use netlink::kernel;
+
+/// How many routes.
+const ROUTES: u32 = 100_000;
+
+/// How many of them share a set of attributes: as many pods as a busy node has.
+const PER_SET: u32 = 100;
+
+/// How often each side is measured; the median counts.
+const RUNS: usize = 3;
+
+/// What the agent must reach of the bare loop's rate.
+const GOAL: f64 = 0.5;
+
+/// Of the peer that feeds the agent.
+const ASN: u32 = 4_200_001_001;
+
+/// Where the feeder is, and the routes lead.
+const FEEDER: Ipv4Addr = Ipv4Addr::new(172, 20, 1, 1);
+
+/// Longer than any machine takes.
+const LIMIT: Duration = Duration::from_secs(60);
+
+fn main() -> ExitCode {
+    match lab::enter().map(drop).and_then(|()| routes()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            println!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn routes() -> Result<bool> {
+    let updates = updates()?;
+    let (mut bare, mut agent) = (Vec::new(), Vec::new());
+    for run in 1..=RUNS {
+        bare.push(bare_loop(run)?);
+        agent.push(whole_agent(run, &updates)?);
+    }
+    let (bare, agent) = (median(bare), median(agent));
+    let rate = |took: Duration| f64::from(ROUTES) / took.as_secs_f64();
+    println!("{ROUTES} routes, medians of {RUNS}:");
+    for (name, took) in [
+        ("bare batched netlink loop", bare),
+        ("whole agent, from BGP", agent),
+    ] {
+        println!(
+            "  {name:<26} {:>7.0} ms  {:>9.0} routes/s",
+            took.as_secs_f64() * 1e3,
+            rate(took)
+        );
+    }
+    let ratio = rate(agent) / rate(bare);
+    println!("  ratio {ratio:.2} (at least {GOAL})");
+    Ok(ratio >= GOAL)
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort();
+    times.get(times.len() / 2).copied().unwrap_or_default()
+}
+
+fn prefixes() -> impl Iterator<Item = Ipv4Net> {
+    let first = u32::from(Ipv4Addr::new(10, 128, 0, 0));
+    (0..ROUTES).map(move |number| Ipv4Net::new_assert((first + number).into(), 32))
+}
+
+/// A node and the feeder's namespace beside it; the agent's does not run yet.
+fn place(name: &str, run: usize) -> Result<DataCentre> {
+    DataCentre::fabric(Shape {
+        prefix: format!("{name}{run}-"),
+        tor: None,
+        racks: 1,
+        nodes: 1,
+        pods: 0,
+        ..Shape::default()
+    })
+}
+
+/// How long the same routes take when nobody has to learn them.
+fn bare_loop(run: usize) -> Result<Duration> {
+    let dc = place("bare", run)?;
+    let namespace = &dc.nodes().next().context("a node")?.namespace;
+    let mut socket = net::socket(namespace)?;
+    let link = netlink::setup::link_index(&mut socket, "eth0")?;
+    let hop = NextHop {
+        via: Some(FEEDER.into()),
+        link,
+        onlink: false,
+    };
+    let ops: Vec<Op> = prefixes()
+        .map(|prefix| Op::AddRoute(RouteKey::main(IpNet::V4(prefix), 0), Route::unicast([hop])))
+        .collect();
+    let start = wait::now();
+    for batch in ops.chunks(4096) {
+        for result in kernel::apply(&mut socket, batch) {
+            result.context("the bare loop")?;
+        }
+    }
+    let took = start.elapsed();
+    let count = installed(namespace)?;
+    if count < ROUTES {
+        bail!("only {count} routes are there");
+    }
+    Ok(took)
+}
+
+/// From the first octet of the first UPDATE to the last route in the kernel.
+fn whole_agent(run: usize, updates: &[u8]) -> Result<Duration> {
+    let mut dc = place("agent", run)?;
+    let rack = dc.racks.first_mut().context("a rack")?;
+    let listener = speaker::listen(&rack.tor.namespace, FEEDER)?;
+    let node = rack.nodes.first_mut().context("a node")?;
+    let text = format!(
+        "apiVersion: margay.dev/v1alpha1\nkind: BGPPeer\nmetadata:\n  name: feeder\nspec:\n  peerIP: {FEEDER}\n  \
+         asNumber: {ASN}\n---\napiVersion: margay.dev/v1alpha1\nkind: IPPool\nmetadata:\n  name: pods\nspec:\n  \
+         cidr: 10.128.0.0/9\n---\napiVersion: margay.dev/v1alpha1\nkind: IPPool\nmetadata:\n  name: nodes\nspec:\n  \
+         cidr: 10.0.0.0/9\n"
+    );
+    node.write_config("feeder.yaml", &text)?;
+    node.start()?;
+    node.wait_ready(LIMIT)?;
+    let mut feeder = RawSpeaker::accept(&listener, LIMIT)?;
+    feeder.establish(&speaker::open(ASN, FEEDER, 90), LIMIT)?;
+    let before = installed(&node.namespace)?;
+    let start = wait::now();
+    feeder.say(updates)?;
+    wait::until("the routes", LIMIT, || {
+        let count = installed(&node.namespace)? - before;
+        if count < ROUTES {
+            bail!("{count} of {ROUTES}");
+        }
+        Ok(())
+    })?;
+    Ok(start.elapsed())
+}
+
+/// All routes as UPDATEs, with End-of-RIB at the end.
+fn updates() -> Result<Vec<u8>> {
+    let context = Context {
+        four_octet_as: true,
+        ..Context::default()
+    };
+    let mut octets = Vec::new();
+    let all: Vec<Ipv4Net> = prefixes().collect();
+    for (set, number) in all.chunks(usize::try_from(PER_SET)?).zip(1u32..) {
+        let attributes = Attributes {
+            as_path: AsPath::sequence(vec![ASN, 4_200_010_000 + number]),
+            ..Attributes::originated()
+        };
+        let mut section = Vec::new();
+        attributes.encode(&context, &mut section);
+        let gateway = Gateway::V4(FEEDER);
+        let family = Family::IPV4_UNICAST;
+        let mut message = UpdateBuilder::announce(&mut octets, &context, &section, gateway, family);
+        for prefix in set {
+            message.push(IpNet::V4(*prefix))?;
+        }
+        message.finish();
+    }
+    update::encode_end_of_rib(Family::IPV4_UNICAST, &mut octets);
+    Ok(octets)
+}
+
+/// How many prefixes the namespace's tables hold: the kernel's own count, which costs neither side a netlink message.
+fn installed(namespace: &Namespace) -> Result<u32> {
+    let text = namespace.run(|| {
+        std::fs::read_to_string("/proc/thread-self/net/fib_triestat").context("fib_triestat")
+    })?;
+    let counts = text
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("Prefixes:"));
+    let counts = counts.map(|count| Ok(count.trim().parse::<u32>()?));
+    counts.sum()
+}

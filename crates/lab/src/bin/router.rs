@@ -1,0 +1,192 @@
+//! A router with Margay's own speaker: it accepts everything, announces everything and its own networks, helps its
+//! peers to restart gracefully, and puts what it learns into the kernel.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use bgp::config::{NextHopMode, PeerConfig, Reach, SpeakerConfig};
+use bgp::policy::Policy;
+use bgp::session::State as SessionState;
+use bgp_net::{Handle, Listen, RouteFeed, Routes};
+use bgp_wire::{Attributes, Family};
+use clap::Parser;
+use dataplane::{Links, NextHop, Op, Route, RouteKey};
+use ipnet::{IpNet, Ipv4Net};
+use lab::router::State;
+use lab::speaker;
+use netlink::{Socket, kernel};
+
+/// Margay's speaker as a router.
+#[derive(Debug, Parser)]
+#[command(name = "lab-router")]
+struct Arguments {
+    /// Its AS.
+    #[arg(long)]
+    asn: u32,
+    /// Its BGP identifier.
+    #[arg(long)]
+    router_id: Ipv4Addr,
+    /// Hold time to propose, in seconds.
+    #[arg(long, default_value_t = 90)]
+    hold_time: u64,
+    /// A network that starts here.
+    #[arg(long)]
+    network: Vec<Ipv4Net>,
+    /// A peer: ADDRESS=AS.
+    #[arg(long, value_parser = parse_peer)]
+    peer: Vec<(IpAddr, u32)>,
+    /// The address to dial from.
+    #[arg(long)]
+    address: Option<IpAddr>,
+    /// The port to listen on: another one beside a second speaker in one namespace.
+    #[arg(long, default_value_t = speaker::PORT)]
+    listen_port: u16,
+    /// Where its state is told to whoever connects.
+    #[arg(long)]
+    socket: PathBuf,
+}
+
+/// What is in the kernel: told to others, changed by the one loop below.
+type Learned = Arc<Mutex<BTreeMap<Ipv4Net, Vec<IpAddr>>>>;
+
+fn parse_peer(text: &str) -> Result<(IpAddr, u32)> {
+    let (address, asn) = text.split_once('=').context("ADDRESS=AS")?;
+    Ok((address.parse()?, asn.parse()?))
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let listener = UnixListener::bind(&arguments.socket).or_else(|_| {
+        // Left by a predecessor that was killed.
+        std::fs::remove_file(&arguments.socket)?;
+        UnixListener::bind(&arguments.socket)
+    })?;
+    let listen = Listen {
+        addresses: vec![SocketAddr::from((
+            Ipv4Addr::UNSPECIFIED,
+            arguments.listen_port,
+        ))],
+    };
+    let (handle, routes) = bgp_net::spawn(configuration(&arguments), &listen, false)?;
+    let learned = Learned::default();
+    let told = Arc::clone(&learned);
+    std::thread::spawn(move || tell(&listener, &handle, &told));
+    install(routes, &learned)
+}
+
+fn configuration(arguments: &Arguments) -> SpeakerConfig {
+    let networks = arguments.network.iter();
+    SpeakerConfig {
+        asn: arguments.asn,
+        router_id: arguments.router_id,
+        peers: arguments
+            .peer
+            .iter()
+            .map(|(address, asn)| (*address, peer(arguments, *asn)))
+            .collect(),
+        originated: networks
+            .map(|network| (IpNet::V4(*network), Attributes::originated()))
+            .collect(),
+        max_paths: 8,
+        selection_deferral: Duration::from_secs(30),
+    }
+}
+
+fn peer(arguments: &Arguments, asn: u32) -> PeerConfig {
+    PeerConfig {
+        asn,
+        port: speaker::PORT,
+        local_address: arguments.address,
+        passive: false,
+        hold_time: Duration::from_secs(arguments.hold_time),
+        connect_retry: Duration::from_secs(2),
+        families: vec![Family::IPV4_UNICAST],
+        reach: Reach::Hops(64),
+        next_hop: NextHopMode::Auto,
+        graceful_restart: Some(Duration::from_secs(120)),
+        import: Policy::accept_all(),
+        export: Policy::accept_all(),
+        origin: "lab".to_owned(),
+    }
+}
+
+/// Puts routes into the kernel as they come, until the speaker ends.
+fn install(mut routes: Routes, learned: &Learned) -> Result<()> {
+    let mut socket = Socket::open()?;
+    while let Some(feed) = routes.blocking_recv() {
+        let RouteFeed::Changes(changes) = feed else {
+            continue;
+        };
+        let links = kernel::dump_links(&mut socket)?;
+        let mut installed = learned
+            .lock()
+            .map_err(|_| anyhow!("a thread panicked before"))?;
+        let mut ops = Vec::new();
+        for change in changes {
+            let IpNet::V4(prefix) = change.prefix else {
+                continue;
+            };
+            let hops: Vec<IpAddr> = change.next_hops.iter().map(|it| it.address()).collect();
+            let route = Route::unicast(hops.iter().filter_map(|hop| next_hop(*hop, &links)));
+            let key = RouteKey::main(change.prefix, 0);
+            let known = installed.contains_key(&prefix);
+            if route.next_hops.is_empty() {
+                installed.remove(&prefix);
+                ops.extend(known.then_some(Op::DeleteRoute(key, None)));
+            } else {
+                installed.insert(prefix, hops);
+                ops.push(match known {
+                    true => Op::ReplaceRoute(key, route),
+                    false => Op::AddRoute(key, route),
+                });
+            }
+        }
+        drop(installed);
+        for (op, result) in ops.iter().zip(kernel::apply(&mut socket, &ops)) {
+            result.with_context(|| format!("{op:?}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// The neighbour itself, or the way to it: every next hop of a lab is on a link, or behind a route learned before.
+fn next_hop(address: IpAddr, links: &Links) -> Option<NextHop> {
+    let direct = links.links.values().find(|link| {
+        let mut subnets = link.addresses.iter();
+        subnets.any(|subnet| subnet.contains(&address))
+    })?;
+    Some(NextHop {
+        via: Some(address),
+        link: direct.index,
+        onlink: false,
+    })
+}
+
+fn tell(listener: &UnixListener, handle: &Handle, learned: &Learned) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    loop {
+        let (mut stream, _) = listener.accept()?;
+        let peers = runtime.block_on(handle.peers())?;
+        let up = peers
+            .iter()
+            .filter(|peer| peer.state == SessionState::Established);
+        let learned = learned
+            .lock()
+            .map_err(|_| anyhow!("a thread panicked before"))?;
+        let routes = learned.iter();
+        let state = State {
+            established: up.map(|peer| peer.address).collect(),
+            learned: routes
+                .map(|(prefix, hops)| (*prefix, hops.iter().copied().collect()))
+                .collect(),
+        };
+        // Who asks may be gone already.
+        drop(stream.write_all(serde_json::to_string(&state)?.as_bytes()));
+    }
+}

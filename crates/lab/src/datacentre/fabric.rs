@@ -1,0 +1,181 @@
+//! The network below the nodes.
+
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use ipnet::Ipv4Net;
+
+use super::config;
+use super::{DataCentre, Node, Rack, Router, Shape};
+use crate::{Namespace, net, tor};
+
+/// The L2 segment of a rack, in its ToR.
+const SEGMENT: &str = "rack";
+
+/// Where a data centre keeps its files.
+pub(super) fn folder(shape: &Shape) -> PathBuf {
+    Path::new("/run/lab").join(format!("{}dc", shape.prefix))
+}
+
+/// Private 4-octet ASes (RFC 6996), one a router and one a node.
+const SPINE_AS: u32 = 4_200_000_000;
+const TOR_AS: u32 = 4_200_001_000;
+const NODE_AS: u32 = 4_200_010_000;
+
+/// The one AS of an iBGP mesh.
+const MESH_AS: u32 = 64_512;
+
+pub(super) fn build(shape: Shape) -> Result<DataCentre> {
+    let mut racks = Vec::new();
+    for number in 1..=shape.racks {
+        racks.push(rack(&shape, number)?);
+    }
+    let mut dc = DataCentre {
+        spine: (racks.len() > 1)
+            .then(|| spine(&shape, &mut racks))
+            .transpose()?,
+        racks,
+        shape,
+    };
+    config::write(&dc)?;
+    start_speakers(&mut dc)?;
+    Ok(dc)
+}
+
+fn rack(shape: &Shape, number: u8) -> Result<Rack> {
+    let letter = char::from(b'a' + number - 1);
+    let subnet = Ipv4Net::new(Ipv4Addr::new(172, 20, number, 0), 24)?;
+    let address = Ipv4Addr::new(172, 20, number, 1);
+    let namespace = router_namespace(shape, &format!("tor-{letter}"))?;
+    net::segment(&namespace, SEGMENT)?;
+    net::address(&namespace, SEGMENT, Ipv4Net::new(address, 24)?)?;
+
+    let mut nodes = Vec::new();
+    for node in 1..=shape.nodes {
+        let name = format!("node-{letter}{node}");
+        let port = format!("to-{letter}{node}");
+        let host = Ipv4Addr::new(172, 20, number, 10 + node);
+        let own = Namespace::create(&format!("{}{name}", shape.prefix))?;
+        net::cable((&own, "eth0"), (&namespace, &port))?;
+        net::plug(&namespace, &port, SEGMENT)?;
+        net::address(&own, "eth0", Ipv4Net::new(host, 24)?)?;
+        net::default_route(&own, address, "eth0")?;
+        nodes.push(Node::new(
+            super::node::Identity {
+                name: name.clone(),
+                rack: letter,
+                address: host,
+                asn: match shape.tor {
+                    Some(_) => NODE_AS + u32::from(number) * 10 + u32::from(node),
+                    None => MESH_AS,
+                },
+                pod_cidr: Ipv4Net::new(Ipv4Addr::new(10, 244, number * 10 + node, 0), 24)?,
+            },
+            own,
+            folder(shape).join(name),
+        ));
+    }
+    Ok(Rack {
+        name: letter,
+        subnet,
+        tor: Router {
+            name: format!("tor-{letter}"),
+            namespace,
+            address,
+            asn: TOR_AS + u32::from(number),
+            peers: nodes.iter().map(|node| node.address).collect(),
+            speaker: None,
+        },
+        nodes,
+    })
+}
+
+fn spine(shape: &Shape, racks: &mut [Rack]) -> Result<Router> {
+    let namespace = router_namespace(shape, "spine")?;
+    let mut peers = Vec::new();
+    for (rack, number) in racks.iter_mut().zip(0u8..) {
+        let port = format!("to-{}", rack.name);
+        let (own, theirs) = (
+            Ipv4Addr::new(172, 20, 255, 2 * number),
+            Ipv4Addr::new(172, 20, 255, 2 * number + 1),
+        );
+        net::cable((&namespace, &port), (&rack.tor.namespace, "uplink"))?;
+        net::address(&namespace, &port, Ipv4Net::new(own, 31)?)?;
+        net::address(&rack.tor.namespace, "uplink", Ipv4Net::new(theirs, 31)?)?;
+        rack.tor.peers.push(own);
+        peers.push(theirs);
+    }
+    Ok(Router {
+        name: "spine".to_owned(),
+        namespace,
+        address: Ipv4Addr::new(172, 20, 255, 0),
+        asn: SPINE_AS,
+        peers,
+        speaker: None,
+    })
+}
+
+fn router_namespace(shape: &Shape, name: &str) -> Result<Namespace> {
+    let namespace = Namespace::create(&format!("{}{name}", shape.prefix))?;
+    for (file, value) in [
+        ("ipv4/ip_forward", "1"),
+        // A redirect would change a node's way behind the routes' back, and with it what the tests count.
+        ("ipv4/conf/all/send_redirects", "0"),
+        ("ipv4/conf/default/send_redirects", "0"),
+        // Every hop of a traceroute shall answer.
+        ("ipv4/icmp_ratelimit", "0"),
+    ] {
+        namespace.sysctl(file, value)?;
+    }
+    Ok(namespace)
+}
+
+fn start_speakers(dc: &mut DataCentre) -> Result<()> {
+    let Some(kind) = dc.shape.tor else {
+        return Ok(());
+    };
+    let asn_of = asns(dc);
+    let networks: Vec<(String, Ipv4Net)> = dc
+        .racks
+        .iter()
+        .map(|rack| (rack.tor.name.clone(), rack.subnet))
+        .collect();
+    let (folder, hold_time) = (folder(&dc.shape), dc.shape.hold_time);
+    for router in dc.routers_mut() {
+        let config = tor::Config {
+            name: router.name.clone(),
+            asn: router.asn,
+            router_id: router.address,
+            networks: networks
+                .iter()
+                .filter(|(name, _)| *name == router.name)
+                .map(|(_, network)| *network)
+                .collect(),
+            peers: router
+                .peers
+                .iter()
+                .filter_map(|peer| Some((*peer, asn_of(*peer)?)))
+                .collect(),
+            hold_time,
+            folder: folder.join(&router.name),
+        };
+        router.speaker = Some(tor::start(kind, &router.namespace, &config)?);
+    }
+    Ok(())
+}
+
+/// The AS of whoever has an address.
+fn asns(dc: &DataCentre) -> impl Fn(Ipv4Addr) -> Option<u32> + use<> {
+    let mut known: Vec<(Ipv4Addr, u32)> = dc.nodes().map(|it| (it.address, it.asn)).collect();
+    if let Some(spine) = &dc.spine {
+        for (rack, theirs) in dc.racks.iter().zip(&spine.peers) {
+            known.push((*theirs, rack.tor.asn));
+            known.extend(rack.tor.peers.last().map(|own| (*own, spine.asn)));
+        }
+    }
+    move |address| {
+        let found = known.iter().find(|(known, _)| *known == address);
+        found.map(|(_, asn)| *asn)
+    }
+}

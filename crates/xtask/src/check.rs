@@ -1,0 +1,86 @@
+//! What needs neither root nor namespaces.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::run::{Session, cargo, root};
+
+/// The version of cargo-deny that [`run`] installs. Building it takes some minutes, so it is kept outside the tree.
+const CARGO_DENY: &str = "0.20.2";
+
+/// Runs all of them; installs cargo-deny when it is missing and `install` says so.
+pub(crate) fn run(session: &mut Session, install: bool) -> Result<()> {
+    session.step("format", cargo().args(["fmt", "--all", "--check"]))?;
+    session.step(
+        "clippy",
+        cargo()
+            .args(["clippy", "--quiet", "--workspace", "--all-targets"])
+            .args(["--", "-D", "warnings"]),
+    )?;
+    session.step(
+        "documentation",
+        cargo()
+            .args(["doc", "--quiet", "--workspace", "--no-deps"])
+            .env("RUSTDOCFLAGS", "-D warnings"),
+    )?;
+    // The crate graph and the tidiness tests are among these.
+    session.step(
+        "unit tests",
+        cargo().args(["test", "--quiet", "--workspace", "--exclude", "tests"]),
+    )?;
+    match cargo_deny(session, install)? {
+        Some(deny) => {
+            session.step(
+                "licences, bans, sources",
+                Command::new(deny)
+                    .current_dir(root())
+                    .args([
+                        "--offline",
+                        "--log-level",
+                        "error",
+                        "check",
+                        "--config",
+                        ".deny.toml",
+                    ])
+                    .args(["bans", "licenses", "sources"]),
+            )?;
+        }
+        None => session.skip(
+            "licences, bans, sources",
+            format!("cargo-deny is missing (cargo install --locked cargo-deny@{CARGO_DENY})"),
+        ),
+    }
+    Ok(())
+}
+
+/// Where cargo-deny is: on the path, or in our cache, or built into it just now.
+fn cargo_deny(session: &mut Session, install: bool) -> Result<Option<PathBuf>> {
+    let cached = cache().map(|folder| folder.join("bin/cargo-deny"));
+    let found = [Some(PathBuf::from("cargo-deny")), cached.clone()]
+        .into_iter()
+        .flatten()
+        .find(|program| {
+            let version = Command::new(program).arg("--version").output();
+            version.is_ok_and(|output| output.status.success())
+        });
+    let (None, true, Some(cached), Some(folder)) = (&found, install, cached, cache()) else {
+        return Ok(found);
+    };
+    let built = session.step(
+        "build cargo-deny (once)",
+        cargo()
+            .args(["install", "--quiet", "--locked", "--root"])
+            .arg(folder)
+            .arg(format!("cargo-deny@{CARGO_DENY}")),
+    )?;
+    Ok(built.then_some(cached))
+}
+
+/// `$XDG_CACHE_HOME/margay`: tools survive a `cargo clean` there.
+fn cache() -> Option<PathBuf> {
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
+    Some(cache.or_else(home)?.join("margay"))
+}

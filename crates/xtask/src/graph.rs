@@ -1,0 +1,140 @@
+//! The crate graph, checked over `cargo metadata`: what `docs/architecture.md` says about edges is true because of this.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
+
+/// Crates without clock, socket, thread or log: deterministic functions of their inputs.
+const PURE: [&str; 8] = [
+    "api",
+    "bgp",
+    "bgp-wire",
+    "dataplane",
+    "ipam",
+    "node",
+    "resources",
+    "cni",
+];
+
+/// What stands for input and output among other people's crates.
+const IMPURE: [&str; 9] = [
+    "async-std",
+    "hyper",
+    "kube",
+    "mio",
+    "netlink-sys",
+    "notify",
+    "rtnetlink",
+    "socket2",
+    "tokio",
+];
+
+/// Neighbours that must not know each other.
+const STRANGERS: [&str; 4] = ["bgp", "ipam", "dataplane", "resources"];
+
+/// What the shim and the operator's tool have no business with.
+const MACHINERY: [&str; 7] = [
+    "bgp",
+    "bgp-net",
+    "bgp-wire",
+    "dataplane",
+    "netlink",
+    "node",
+    "agent",
+];
+
+fn metadata() -> Metadata {
+    MetadataCommand::new().exec().unwrap()
+}
+
+/// Names of everything that `package` is built with, itself left out.
+fn closure(metadata: &Metadata, package: &str) -> BTreeSet<String> {
+    let names: BTreeMap<_, _> = metadata
+        .packages
+        .iter()
+        .map(|package| (&package.id, package.name.to_string()))
+        .collect();
+    let resolve = metadata.resolve.as_ref().unwrap();
+    let edges: BTreeMap<_, _> = resolve.nodes.iter().map(|node| (&node.id, node)).collect();
+    let members = metadata.workspace_packages();
+    let start = members
+        .iter()
+        .find(|member| member.name.as_str() == package)
+        .unwrap_or_else(|| panic!("there is no crate {package}"));
+    let mut seen = BTreeSet::new();
+    let mut queue = vec![&start.id];
+    while let Some(id) = queue.pop() {
+        for dependency in &edges[id].deps {
+            let normal = dependency
+                .dep_kinds
+                .iter()
+                .any(|kind| kind.kind == DependencyKind::Normal);
+            if normal && seen.insert(&dependency.pkg) {
+                queue.push(&dependency.pkg);
+            }
+        }
+    }
+    seen.into_iter().map(|id| names[id].clone()).collect()
+}
+
+#[track_caller]
+fn none_of(metadata: &Metadata, package: &str, forbidden: &[&str]) {
+    let closure = closure(metadata, package);
+    for name in forbidden {
+        assert!(
+            *name == package || !closure.contains(*name),
+            "{package} must not depend on {name}"
+        );
+    }
+}
+
+#[test]
+fn pure_crates_do_no_input_or_output() {
+    let metadata = metadata();
+    for package in PURE.into_iter().filter(|package| *package != "cni") {
+        none_of(&metadata, package, &IMPURE);
+    }
+    // The shim is synchronous: it starts in about a millisecond.
+    none_of(&metadata, "cni", &["tokio", "hyper", "kube"]);
+}
+
+#[test]
+fn strangers_stay_strangers() {
+    let metadata = metadata();
+    for package in STRANGERS {
+        none_of(&metadata, package, &STRANGERS);
+    }
+}
+
+#[test]
+fn shim_and_tool_see_no_machinery() {
+    let metadata = metadata();
+    for package in ["cni", "ctl"] {
+        none_of(&metadata, package, &MACHINERY);
+    }
+}
+
+#[test]
+fn only_netlink_uses_the_netlink_crates() {
+    let metadata = metadata();
+    let users: Vec<String> = metadata
+        .workspace_packages()
+        .iter()
+        .filter(|package| {
+            package.dependencies.iter().any(|dependency| {
+                dependency.kind == DependencyKind::Normal
+                    && (dependency.name == "rtnetlink" || dependency.name.starts_with("netlink-"))
+            })
+        })
+        .map(|package| package.name.to_string())
+        .collect();
+    assert_eq!(users, ["netlink"]);
+}
+
+#[test]
+fn nothing_that_is_shipped_depends_on_the_lab() {
+    let metadata = metadata();
+    for package in ["agent", "cni", "ctl"] {
+        none_of(&metadata, package, &["lab", "tests", "xtask"]);
+    }
+}

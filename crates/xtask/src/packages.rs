@@ -1,0 +1,65 @@
+//! Debian packages that the tests measure Margay against.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::run::Session;
+
+/// A program that the suites or benchmarks use, and the package that has it.
+const WANTED: [(&str, &str); 6] = [
+    ("ip", "iproute2"),
+    ("bird", "bird2"),
+    ("zebra", "frr"),
+    ("gobgpd", "gobgpd"),
+    ("tcpdump", "tcpdump"),
+    ("ptp", "containernetworking-plugins"),
+];
+
+/// Installs what is missing when we may; otherwise prints the command.
+pub(crate) fn provide(session: &mut Session, install: bool) -> Result<()> {
+    let missing: Vec<&str> = WANTED
+        .iter()
+        .filter(|(program, _)| !present(program))
+        .map(|(_, package)| *package)
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let line = format!(
+        "apt-get install -y --no-install-recommends {}",
+        missing.join(" ")
+    );
+    if !install || !root() || !present("apt-get") {
+        session.skip(
+            "packages",
+            format!("install them as root for the tests against others: {line}"),
+        );
+        return Ok(());
+    }
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", &format!("apt-get update -q && {line}")])
+        .env("DEBIAN_FRONTEND", "noninteractive");
+    session.step("packages", &mut command)?;
+    Ok(())
+}
+
+fn present(program: &str) -> bool {
+    [
+        "/usr/sbin",
+        "/usr/bin",
+        "/sbin",
+        "/bin",
+        "/usr/lib/frr",
+        "/usr/lib/cni",
+    ]
+    .iter()
+    .any(|folder| Path::new(folder).join(program).is_file())
+}
+
+fn root() -> bool {
+    let id = Command::new("id").arg("-u").output();
+    id.is_ok_and(|output| output.stdout.trim_ascii() == b"0")
+}

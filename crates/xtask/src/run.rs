@@ -1,0 +1,185 @@
+//! Steps that run one after the other, each with its time, and a closing line like cargo's.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use cargo_metadata::MetadataCommand;
+
+/// How a step ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Outcome {
+    Passed,
+    Failed,
+    Skipped(String),
+}
+
+/// Steps done so far.
+#[derive(Debug)]
+pub(crate) struct Session {
+    start: Instant,
+    steps: Vec<(String, Duration, Outcome)>,
+    tests: Tests,
+}
+
+/// Counts out of the closing lines of test programs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Tests {
+    passed: u32,
+    failed: u32,
+    ignored: u32,
+}
+
+impl Session {
+    pub(crate) fn new() -> Self {
+        Self {
+            start: now(),
+            steps: Vec::new(),
+            tests: Tests::default(),
+        }
+    }
+
+    /// Runs a step. Its failure is counted and the session goes on: one run shows all that is wrong.
+    pub(crate) fn step(&mut self, name: &str, command: &mut Command) -> Result<bool> {
+        println!("\n=== {name}");
+        let start = now();
+        let mut child = command
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("{name}: {command:?}"))?;
+        for line in BufReader::new(child.stdout.take().context("a pipe")?).lines() {
+            let line = line?;
+            self.tests.add(&line);
+            println!("{line}");
+        }
+        let passed = child.wait()?.success();
+        self.note(
+            name,
+            start,
+            if passed {
+                Outcome::Passed
+            } else {
+                Outcome::Failed
+            },
+        );
+        Ok(passed)
+    }
+
+    /// A step that can't run here.
+    pub(crate) fn skip(&mut self, name: &str, reason: impl Into<String>) {
+        let reason = reason.into();
+        println!("\n=== {name}\nskipped: {reason}");
+        self.note(name, now(), Outcome::Skipped(reason));
+    }
+
+    fn note(&mut self, name: &str, start: Instant, outcome: Outcome) {
+        self.steps.push((name.to_owned(), start.elapsed(), outcome));
+    }
+
+    /// Prints how long each step took and the closing line; `true` when none failed.
+    pub(crate) fn close(self) -> bool {
+        println!("\n=== summary");
+        for (name, took, outcome) in &self.steps {
+            let outcome = match outcome {
+                Outcome::Passed => "ok".to_owned(),
+                Outcome::Failed => "FAILED".to_owned(),
+                Outcome::Skipped(reason) => format!("skipped: {reason}"),
+            };
+            println!("{name:<28} {:>7.1} s  {outcome}", took.as_secs_f64());
+        }
+        let failed = self
+            .steps
+            .iter()
+            .any(|(_, _, outcome)| *outcome == Outcome::Failed)
+            || self.tests.failed > 0;
+        println!(
+            "\ntest result: {}. {} passed; {} failed; {} ignored; 0 measured; 0 filtered out; finished in {:.2}s",
+            if failed { "FAILED" } else { "ok" },
+            self.tests.passed,
+            self.tests.failed,
+            self.tests.ignored,
+            self.start.elapsed().as_secs_f64()
+        );
+        !failed
+    }
+}
+
+impl Tests {
+    /// Takes in `test result: ok. 3 passed; 0 failed; 1 ignored; …`; other lines are nothing to it.
+    fn add(&mut self, line: &str) {
+        let Some(counts) = line.strip_prefix("test result: ") else {
+            return;
+        };
+        let mut number = 0;
+        for word in counts.split([' ', ';']) {
+            match word {
+                "passed" => self.passed += number,
+                "failed" => self.failed += number,
+                "ignored" => self.ignored += number,
+                _ => number = word.parse().unwrap_or(0),
+            }
+        }
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "how long a step took is real time"
+)]
+fn now() -> Instant {
+    Instant::now()
+}
+
+/// The cargo that runs us.
+pub(crate) fn cargo() -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(root());
+    cargo
+}
+
+/// The workspace's root.
+pub(crate) fn root() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+}
+
+/// Where the profile `lab` puts its programs.
+pub(crate) fn lab_folder() -> Result<PathBuf> {
+    let metadata = MetadataCommand::new()
+        .current_dir(root())
+        .no_deps()
+        .exec()?;
+    Ok(metadata.target_directory.join("lab").into())
+}
+
+/// Builds our programs as the demo, the suites and the benchmarks run them.
+pub(crate) fn build_lab() -> Result<()> {
+    let status = cargo()
+        .args(["build", "--profile", "lab", "--bins"])
+        .args(["-p", "agent", "-p", "cni", "-p", "ctl", "-p", "lab"])
+        .status()?;
+    if !status.success() {
+        bail!("the build failed");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn closing_lines_add_up() {
+        let mut tests = Tests::default();
+        tests.add("test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s");
+        tests.add("test something ... ok");
+        tests.add("test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s");
+        let expected = Tests {
+            passed: 4,
+            failed: 2,
+            ignored: 1,
+        };
+        assert_eq!(tests, expected);
+    }
+}
