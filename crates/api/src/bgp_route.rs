@@ -77,9 +77,6 @@ pub struct BgpPath {
     /// Kept from before the peer's restart (RFC 4724).
     #[serde(default)]
     pub stale: bool,
-    /// Seconds since it was received.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub age_seconds: Option<u64>,
 }
 
 /// What became of a path.

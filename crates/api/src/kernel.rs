@@ -41,9 +41,6 @@ pub struct KernelRoute {
     /// The pod that it leads to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<PodName>,
-    /// The route protocol of a foreign route (`proto` of `ip route`).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub protocol: Option<u8>,
 }
 
 /// What a route is for.

@@ -5,7 +5,7 @@ use api::{BgpPath, BgpRoutes, PathState};
 use crate::cli::Routes;
 use crate::run::Style;
 use crate::table::{Cell, Table, Tone, row};
-use crate::text::{duration, optional};
+use crate::text::optional;
 
 pub(crate) fn table(answer: &BgpRoutes, asked: &Routes, style: Style) -> String {
     if answer.routes.is_empty() {
@@ -16,30 +16,32 @@ pub(crate) fn table(answer: &BgpRoutes, asked: &Routes, style: Style) -> String 
         (_, Some(_)) => "SENT",
         (None, None) => "BEST",
     };
-    let mut header = vec![
-        "PREFIX", "NEXT-HOP", "FROM", "AS-PATH", "PREF", "MED", verdict, "REASON",
-    ];
+    // What a peer gets comes from us: who sent it to us is the Loc-RIB's to say.
+    let with_from = asked.to.is_none();
+    let mut header = vec!["PREFIX", "NEXT-HOP"];
+    header.extend(with_from.then_some("FROM"));
+    header.extend(["AS-PATH", "PREF", "MED", verdict, "REASON"]);
     if style.wide {
-        header.extend(["ORIGIN", "AGE", "COMMUNITIES"]);
+        header.extend(["ORIGIN", "COMMUNITIES"]);
     }
     let mut table = Table::new(&header);
     for route in &answer.routes {
         for path in &route.paths {
             let (word, tone) = state(path.state, asked);
-            let mut row = row![
-                route.prefix,
-                optional(path.next_hop),
-                path.from
-                    .map_or_else(|| "local".to_owned(), |from| from.to_string()),
+            let mut row = row![route.prefix, optional(path.next_hop)];
+            let from = path
+                .from
+                .map_or_else(|| "local".to_owned(), |from| from.to_string());
+            row.extend(with_from.then_some(Cell::from(from)));
+            row.extend(row![
                 &path.as_path,
                 optional(path.local_pref),
                 optional(path.med),
                 Cell::toned(word, tone),
                 reason(path),
-            ];
+            ]);
             if style.wide {
-                let age = path.age_seconds.map(duration).unwrap_or_default();
-                row.extend(row![&path.origin, age, path.communities.join(",")]);
+                row.extend(row![&path.origin, path.communities.join(",")]);
             }
             table.push(row);
         }

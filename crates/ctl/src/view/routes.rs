@@ -88,13 +88,7 @@ fn target(target: Option<&Target>) -> String {
 fn reason(route: &KernelRoute) -> String {
     match (&route.error, route.state) {
         (Some(error), _) => error.clone(),
-        (None, KernelRouteState::Foreign) => {
-            let owner = route
-                .protocol
-                .map(|protocol| format!(" (proto {protocol})"))
-                .unwrap_or_default();
-            format!("somebody else's route stands in its place{owner}")
-        }
+        (None, KernelRouteState::Foreign) => "somebody else's route stands in its place".to_owned(),
         (None, KernelRouteState::Leftover) => {
             "ours, from before; goes once all peers have sent their routes".to_owned()
         }

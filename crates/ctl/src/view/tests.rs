@@ -275,7 +275,6 @@ fn path(state: PathState, reason: &str, from: Option<&str>, next_hop: Option<&st
         originator_id: None,
         cluster_list: Vec::new(),
         stale: false,
-        age_seconds: from.map(|_| 75),
     }
 }
 
@@ -327,11 +326,11 @@ fn bgp_routes_say_which_path_won_and_why() {
         10.244.2.0/24  192.0.2.3  192.0.2.3  65001 65002  100   -    no         longer AS path
     "#]].assert_eq(&bgp_routes::table(&rib, &asked(None, None), NARROW));
     expect![[r#"
-        PREFIX         NEXT-HOP   FROM       AS-PATH      PREF  MED  BEST       REASON                                             ORIGIN  AGE  COMMUNITIES
-        10.244.1.0/24  -          local      -            -     -    yes        only path                                          igp     -    64512:100,no-export
-        10.244.2.0/24  192.0.2.1  192.0.2.1  65001 65002  100   -    yes        lowest router id                                   igp     75s  64512:100,no-export
-        10.244.2.0/24  192.0.2.2  192.0.2.2  65001 65002  100   -    multipath  equal to the best (stale: its peer is restarting)  igp     75s  64512:100,no-export
-        10.244.2.0/24  192.0.2.3  192.0.2.3  65001 65002  100   -    no         longer AS path                                     igp     75s  64512:100,no-export
+        PREFIX         NEXT-HOP   FROM       AS-PATH      PREF  MED  BEST       REASON                                             ORIGIN  COMMUNITIES
+        10.244.1.0/24  -          local      -            -     -    yes        only path                                          igp     64512:100,no-export
+        10.244.2.0/24  192.0.2.1  192.0.2.1  65001 65002  100   -    yes        lowest router id                                   igp     64512:100,no-export
+        10.244.2.0/24  192.0.2.2  192.0.2.2  65001 65002  100   -    multipath  equal to the best (stale: its peer is restarting)  igp     64512:100,no-export
+        10.244.2.0/24  192.0.2.3  192.0.2.3  65001 65002  100   -    no         longer AS path                                     igp     64512:100,no-export
     "#]].assert_eq(&bgp_routes::table(&rib, &asked(None, None), WIDE));
 }
 
@@ -380,9 +379,9 @@ fn bgp_routes_of_one_peer_say_what_passes() {
         ],
     };
     expect![[r#"
-        PREFIX         NEXT-HOP    FROM       AS-PATH      PREF  MED  SENT  REASON
-        10.244.1.0/24  192.0.2.10  local      -            -     -    yes   -
-        10.244.2.0/24  192.0.2.1   192.0.2.1  65001 65002  100   -    no    default: not this node's own route
+        PREFIX         NEXT-HOP    AS-PATH      PREF  MED  SENT  REASON
+        10.244.1.0/24  192.0.2.10  -            -     -    yes   -
+        10.244.2.0/24  192.0.2.1   65001 65002  100   -    no    default: not this node's own route
     "#]].assert_eq(&bgp_routes::table(&to, &asked(None, tor), NARROW));
     let none = BgpRoutes {
         node: "n1".to_owned(),
@@ -429,7 +428,6 @@ fn kernel_route(
         state,
         error: None,
         pod: None,
-        protocol: None,
     }
 }
 
@@ -478,8 +476,7 @@ fn kernel_routes_beside_the_desired_ones() {
     "#]].assert_eq(&routes::table(&well, WIDE));
     let mut unresolved = kernel_route("10.244.6.0/24", Learned, Unresolved, None, None);
     unresolved.error = Some("no route to next hop 203.0.113.9".to_owned());
-    let mut foreign = kernel_route("10.244.5.0/24", Learned, Foreign, tor(), None);
-    foreign.protocol = Some(4);
+    let foreign = kernel_route("10.244.5.0/24", Learned, Foreign, tor(), None);
     well.routes.extend([
         kernel_route("10.244.3.0/24", Learned, Missing, tor(), None),
         kernel_route("10.244.4.0/24", Learned, Wrong, both(), tor()),
@@ -494,7 +491,7 @@ fn kernel_routes_beside_the_desired_ones() {
         10.244.2.0/24  learned    via 192.0.2.1 dev eth0 + via 198.51.100.1 dev eth1  via 192.0.2.1 dev eth0 + via 198.51.100.1 dev eth1  ok          -
         10.244.3.0/24  learned    via 192.0.2.1 dev eth0                              -                                                   missing     about to be written
         10.244.4.0/24  learned    via 192.0.2.1 dev eth0 + via 198.51.100.1 dev eth1  via 192.0.2.1 dev eth0                              wrong       about to be written
-        10.244.5.0/24  learned    via 192.0.2.1 dev eth0                              -                                                   foreign     somebody else's route stands in its place (proto 4)
+        10.244.5.0/24  learned    via 192.0.2.1 dev eth0                              -                                                   foreign     somebody else's route stands in its place
         10.244.6.0/24  learned    -                                                   -                                                   unresolved  no route to next hop 203.0.113.9
         10.244.7.0/24  unknown    -                                                   via 192.0.2.1 dev eth0                              leftover    ours, from before; goes once all peers have sent their routes
     "#]].assert_eq(&routes::table(&well, NARROW));
