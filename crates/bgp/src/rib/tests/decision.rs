@@ -29,6 +29,7 @@ fn contest(first: (PeerSession, Attributes), second: (PeerSession, Attributes)) 
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn each_step_decides() {
     let ext = |host, asn| external(host, asn);
     let reflected = |originator: u8, clusters: u8| Attributes {

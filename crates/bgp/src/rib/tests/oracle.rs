@@ -88,7 +88,7 @@ impl Oracle {
                 session.import.apply(&applied, &mut attributes, ASN);
                 Some(attributes)
             }
-            _ => None,
+            Outcome::Accept(_) | Outcome::Reject(_) => None,
         }
     }
 
@@ -228,7 +228,7 @@ impl Oracle {
             if source == SourceKind::Internal {
                 let originator = attributes
                     .originator_id
-                    .unwrap_or(from.unwrap().peer_router_id);
+                    .unwrap_or_else(|| from.unwrap().peer_router_id);
                 attributes.originator_id = Some(originator);
                 attributes.cluster_list.insert(0, ROUTER_ID);
             }

@@ -345,6 +345,7 @@ impl Pair {
         );
     }
 
+    #[expect(clippy::too_many_lines, reason = "a flat match")]
     fn apply(&mut self, op: &Op) {
         match op {
             Op::Up { peer, retained } => self.up(*peer, *retained),
