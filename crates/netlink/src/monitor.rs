@@ -7,7 +7,7 @@
 //! - A replacement is told as a new route with `NLM_F_REPLACE`; whose route it took the place of is not told.
 //! - A change of an IPv6 multipath route is told with all its next hops, a deletion only with those that are gone.
 //! - Events carry the port of the socket that caused them. Those of our own sockets are left out where the reply has told us
-//!   already, so that an old event can't contradict a newer reply.
+//!   already: an old event could contradict a newer reply.
 //! - When the receive buffer is full, events are lost and the kernel says so (`ENOBUFS`): then only a dump helps.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -17,6 +17,8 @@ use netlink_packet_core::NLM_F_REPLACE;
 use rustix::io::Errno;
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{RecvFlags, SocketFlags};
+
+use socket2::{SockFilter, SockRef};
 
 use crate::frame::{self, Frame};
 use crate::socket::{self, socket_error};
@@ -69,16 +71,22 @@ impl Monitor {
         socket::grow_receive_buffer(&fd, RECEIVE_BUFFER);
         let groups = SocketAddrNetlink::new(0, GROUPS);
         rustix::net::bind(&fd, &groups).map_err(|errno| socket_error("bind", errno))?;
-        Ok(Self {
+        let mut monitor = Self {
             fd,
-            own: own.to_vec(),
+            own: Vec::new(),
             buffer: vec![0; 64 * 1024],
-        })
+        };
+        monitor.set_own(own);
+        Ok(monitor)
     }
 
     /// Says anew which sockets are ours.
     pub fn set_own(&mut self, own: &[u32]) {
         self.own = own.to_vec();
+        // Best effort: what gets through is left out when it is read.
+        SockRef::from(&self.fd)
+            .attach_filter(&own_changes(own))
+            .ok();
     }
 
     /// Reads what there is, up to a bound; never waits. After a full read, the descriptor stays readable.
@@ -116,6 +124,44 @@ impl Monitor {
             }
         }
     }
+}
+
+/// A packet filter that spares us the copies of our own changes, so that a hundred thousand routes of ours leave room for
+/// the events that matter (`linux/filter.h`; it reads in network byte order what netlink writes in the machine's).
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "operation codes are below 256"
+)]
+fn own_changes(own: &[u32]) -> Vec<SockFilter> {
+    const KIND: u32 = 4;
+    const PORT: u32 = 12;
+    let load =
+        |width: u32, at| SockFilter::new((libc::BPF_LD | width | libc::BPF_ABS) as u16, 0, 0, at);
+    let jump = |value, then, otherwise| {
+        SockFilter::new(
+            (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16,
+            then,
+            otherwise,
+            value,
+        )
+    };
+    let answer = |octets| SockFilter::new((libc::BPF_RET | libc::BPF_K) as u16, 0, 0, octets);
+    let kinds = [
+        libc::RTM_NEWROUTE,
+        libc::RTM_DELROUTE,
+        libc::RTM_NEWNEIGH,
+        libc::RTM_DELNEIGH,
+    ];
+    let mut program = vec![load(libc::BPF_H, KIND)];
+    for (kind, left) in kinds.into_iter().zip((1u8..=4).rev()) {
+        program.push(jump(u32::from(kind.to_be()), left, 0));
+    }
+    program.extend([answer(u32::MAX), load(libc::BPF_W, PORT)]);
+    for port in own {
+        program.extend([jump(port.to_be(), 0, 1), answer(0)]);
+    }
+    program.push(answer(u32::MAX));
+    program
 }
 
 /// The event that a message tells of, if it matters to us.
