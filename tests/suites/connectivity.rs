@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 use ipnet::Ipv4Net;
 use lab::datacentre::{DataCentre, Node, Shape};
 use lab::net;
-use lab::probe::{Capture, EchoServer, Pinger, Reply, trace};
+use lab::probe::{Capture, EchoServer, Pinger, trace};
 use lab::tor::Kind;
 use tests::{Case, SESSION, oracle, same, suite};
 
@@ -81,10 +81,9 @@ fn everybody_reaches_every_pod(dc: &DataCentre) -> Result<()> {
                 for pod in &other.pods {
                     let itself = from.name() == pod.namespace.name();
                     let expected = if itself { 64 } else { 64 - between - hop };
-                    match pinger.wait_answer(pod.address, LIMIT)? {
-                        Reply::Answer { ttl, .. } if ttl == expected => {}
-                        other => bail!("{from:?} to {}: {other:?}, expected {expected}", pod.name),
-                    }
+                    let ttl = pinger.wait_answer(pod.address, LIMIT)?.ttl();
+                    let what = format!("TTL from {} to {}", from.name(), pod.name);
+                    same(&what, &ttl, &Some(expected))?;
                 }
                 // And back: nodes answer to pods.
                 if other.name != node.name {

@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 
 use crate::run::root;
 
-/// Lines that a source file may have before its tests.
+/// Lines of code that a source file may have before its tests, comments and empty lines not counted.
 const LONGEST: usize = 500;
 
 /// Where `unsafe` may be: the thin modules around calls that no crate wraps.
-const UNSAFE: [&str; 4] = [
+const UNSAFE: [&str; 5] = [
+    "crates/agent/src/sys.rs",
     "crates/bgp-net/src/sys.rs",
     "crates/cni/src/sys.rs",
     "crates/netlink/src/sys.rs",
@@ -67,6 +68,8 @@ fn files_are_short() {
             let code = text
                 .lines()
                 .take_while(|line| *line != "mod tests {")
+                .map(str::trim)
+                .filter(|line| !line.is_empty() && !line.starts_with("//"))
                 .count();
             (code > LONGEST).then(|| format!("{}: {code}", file.display()))
         })
@@ -102,7 +105,7 @@ fn nothing_is_left_to_do() {
 
 #[test]
 fn comments_stand_on_their_own() {
-    // No "see #12": a reader has the code and the standards, not somebody's list.
+    // No "see number so-and-so": a reader has the code and the standards, not somebody's list.
     let found = complaints(&sources(), |_, line| {
         let comment = line.trim_start().strip_prefix("//").unwrap_or_default();
         let mut after = comment.split('#').skip(1);

@@ -89,7 +89,19 @@ impl Reply {
     /// It was answered.
     #[must_use]
     pub fn answered(&self) -> bool {
-        matches!(self, Self::Answer { .. })
+        self.ttl().is_some()
+    }
+
+    /// TTL that the answer had left, if it was answered.
+    #[must_use]
+    pub fn ttl(&self) -> Option<u8> {
+        match self {
+            Self::Answer { ttl, .. } => Some(*ttl),
+            Self::TimeExceeded { .. }
+            | Self::TooBig { .. }
+            | Self::Unreachable { .. }
+            | Self::Nothing => None,
+        }
     }
 }
 

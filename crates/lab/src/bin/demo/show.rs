@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use dataplane::RouteKind;
 use lab::datacentre::{DataCentre, Node};
-use lab::probe::{Pinger, Reply, Stream, tcp, trace};
+use lab::probe::{Pinger, Stream, tcp, trace};
 use lab::tor::Kind;
 use lab::wait;
 use lab::{Namespace, net};
@@ -194,22 +194,19 @@ impl Stage {
                     is_node,
                     from.name() == pod.namespace.name(),
                 );
-                let reply = pinger.wait_answer(pod.address, PING_LIMIT);
-                group += &match reply {
-                    Ok(Reply::Answer { ttl, .. }) if ttl == 64 - routed => {
-                        self.paint.good(format!("{ttl:>4}"))
-                    }
-                    Ok(Reply::Answer { ttl, .. }) => {
-                        wrong.push(format!(
-                            "{} to {}: TTL {ttl}, expected {}",
-                            from.name(),
-                            pod.name,
-                            64 - routed
-                        ));
+                let expected = 64 - routed;
+                let what = format!("{} to {}", from.name(), pod.name);
+                group += &match pinger
+                    .wait_answer(pod.address, PING_LIMIT)
+                    .map(|it| it.ttl())
+                {
+                    Ok(Some(ttl)) if ttl == expected => self.paint.good(format!("{ttl:>4}")),
+                    Ok(Some(ttl)) => {
+                        wrong.push(format!("{what}: TTL {ttl}, expected {expected}"));
                         self.paint.bad(format!("{ttl:>4}"))
                     }
-                    Ok(_) | Err(_) => {
-                        wrong.push(format!("{} to {}: no answer", from.name(), pod.name));
+                    Ok(None) | Err(_) => {
+                        wrong.push(format!("{what}: no answer"));
                         self.paint.bad("   ✗")
                     }
                 };
