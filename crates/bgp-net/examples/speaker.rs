@@ -29,6 +29,7 @@ fn main() -> anyhow::Result<()> {
     );
     let neighbour = PeerConfig {
         local_address: Some(listen.ip()),
+        port: listen.port(),
         hold_time: Duration::from_secs(9),
         import: Policy::accept_all(),
         export: Policy::accept_all(),

@@ -1,11 +1,12 @@
-//! Speakers on real sockets, each on a loopback address of its own.
+//! Speakers on real sockets, each on a loopback address of its own. Next hops are made up: nobody takes one in 127/8.
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
-use bgp::config::{PeerConfig, SpeakerConfig};
+use bgp::config::{NextHopMode, PeerConfig, SpeakerConfig};
 use bgp::policy::Policy;
 use bgp::rib::Selection;
 use bgp::session::{Direction, State};
@@ -19,8 +20,14 @@ use ipnet::IpNet;
 /// Far longer than any of this takes, so that a slow machine fails nothing.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// An address that no other run of these tests uses at the same time.
 fn address(host: u8) -> Ipv4Addr {
-    Ipv4Addr::new(127, 77, 0, host)
+    let [.., high, low] = std::process::id().to_be_bytes();
+    Ipv4Addr::new(127, high.max(1), low, host)
+}
+
+fn next_hop(host: u8) -> NextHop {
+    NextHop::V4(Ipv4Addr::new(192, 0, 2, host))
 }
 
 fn peer(asn: u32, local: u8, port: u16) -> PeerConfig {
@@ -28,6 +35,7 @@ fn peer(asn: u32, local: u8, port: u16) -> PeerConfig {
         port,
         local_address: Some(address(local).into()),
         connect_retry: Duration::from_secs(1),
+        next_hop: NextHopMode::Keep,
         import: Policy::accept_all(),
         export: Policy::accept_all(),
         ..PeerConfig::new(asn)
@@ -40,9 +48,13 @@ fn speaker(host: u8, asn: u32, peers: &[(u8, PeerConfig)], prefixes: &[&str]) ->
         .iter()
         .map(|(peer, config)| (address(*peer).into(), config.clone()))
         .collect();
+    let attributes = Attributes {
+        next_hop: Some(next_hop(host)),
+        ..Attributes::originated()
+    };
     config.originated = prefixes
         .iter()
-        .map(|text| (text.parse().unwrap(), Attributes::originated()))
+        .map(|text| (text.parse().unwrap(), attributes.clone()))
         .collect();
     config
 }
@@ -129,10 +141,7 @@ async fn two_speakers_exchange_routes() {
     let (mut fib_one, mut fib_two) = (BTreeMap::new(), BTreeMap::new());
     follow(&mut from_two, &mut fib_one, |fib| fib.len() == 2).await;
     follow(&mut from_one, &mut fib_two, |fib| fib.len() == 1).await;
-    assert_eq!(
-        fib_two[&"10.1.0.0/24".parse().unwrap()],
-        NextHop::V4(address(1))
-    );
+    assert_eq!(fib_two[&"10.1.0.0/24".parse().unwrap()], next_hop(1));
 
     // A changed configuration withdraws and announces without a reset.
     one.configure(speaker(
@@ -365,7 +374,7 @@ fn a_port_in_use_is_an_error_that_names_it() {
     assert!(
         error
             .to_string()
-            .starts_with("cannot listen on 127.77.0.9:17905"),
+            .starts_with(&format!("cannot listen on {}:17905", address(9))),
         "{error}"
     );
     drop(taken);

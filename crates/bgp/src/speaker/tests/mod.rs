@@ -3,4 +3,5 @@
 mod collision;
 mod net;
 mod restart;
+mod routes;
 mod session;
