@@ -105,15 +105,16 @@ fn measure(node: &Node, plugin: &Plugin<'_>, count: usize) -> [f64; 5] {
     std::thread::scope(|scope| {
         for lane in together.chunks(count.div_ceil(PARALLEL)) {
             scope.spawn(move || {
-                lane.iter()
-                    .for_each(|pod| drop(run(node, plugin, "ADD", pod)))
+                for pod in lane {
+                    run(node, plugin, "ADD", pod);
+                }
             });
         }
     });
     let rate = together.len() as f64 / started.elapsed().as_secs_f64();
-    together
-        .iter()
-        .for_each(|pod| drop(run(node, plugin, "DEL", pod)));
+    for pod in &together {
+        run(node, plugin, "DEL", pod);
+    }
     let (add, del) = (sorted(add), sorted(del));
     [
         percentile(&add, 50),
