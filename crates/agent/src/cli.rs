@@ -18,7 +18,12 @@ pub struct Cli {
     pub config_dir: PathBuf,
 
     /// Directory for the agent's sockets: `api.sock` for margayctl, `cni.sock` for margay-cni.
-    #[arg(long, env = "MARGAY_RUN_DIR", value_name = "DIR", default_value = "/run/margay")]
+    #[arg(
+        long,
+        env = "MARGAY_RUN_DIR",
+        value_name = "DIR",
+        default_value = "/run/margay"
+    )]
     pub run_dir: PathBuf,
 
     /// Serve Prometheus metrics on this address. Off unless given.
@@ -26,11 +31,21 @@ pub struct Cli {
     pub metrics: Option<SocketAddr>,
 
     /// Which log lines: a level, or directives such as `info,bgp_net=debug`.
-    #[arg(long, env = "MARGAY_LOG", value_name = "FILTER", default_value = "info")]
+    #[arg(
+        long,
+        env = "MARGAY_LOG",
+        value_name = "FILTER",
+        default_value = "info"
+    )]
     pub log: String,
 
     /// How log lines look.
-    #[arg(long, env = "MARGAY_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
+    #[arg(
+        long,
+        env = "MARGAY_LOG_FORMAT",
+        value_name = "FORMAT",
+        default_value = "text"
+    )]
     pub log_format: LogFormat,
 }
 

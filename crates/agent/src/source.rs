@@ -41,7 +41,12 @@ impl Directory {
     /// Watches `path`, which may come into being later.
     #[must_use]
     pub fn new(path: PathBuf) -> Self {
-        let mut directory = Self { path, changed: Arc::new(Notify::new()), watcher: None, last: None };
+        let mut directory = Self {
+            path,
+            changed: Arc::new(Notify::new()),
+            watcher: None,
+            last: None,
+        };
         directory.watch();
         directory
     }
@@ -113,8 +118,12 @@ fn read(path: &Path) -> io::Result<Snapshot> {
     let mut snapshot = Snapshot::new();
     for entry in std::fs::read_dir(path)? {
         let path = entry?.path();
-        let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
-        let yaml = path.extension().is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|e| extension == *e));
+        let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
+            continue;
+        };
+        let yaml = path
+            .extension()
+            .is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|e| extension == *e));
         // Editors' and ConfigMaps' own files begin with a dot.
         if yaml && !name.starts_with('.') {
             snapshot.insert(name.to_owned(), read_file(&path));
@@ -124,9 +133,13 @@ fn read(path: &Path) -> io::Result<Snapshot> {
 }
 
 fn read_file(path: &Path) -> FileText {
-    let len = std::fs::metadata(path).map_err(|error| error.to_string())?.len();
+    let len = std::fs::metadata(path)
+        .map_err(|error| error.to_string())?
+        .len();
     if len > MAX_FILE_LEN {
-        return Err(format!("the file has {len} octets; at most {MAX_FILE_LEN} are read"));
+        return Err(format!(
+            "the file has {len} octets; at most {MAX_FILE_LEN} are read"
+        ));
     }
     std::fs::read_to_string(path).map_err(|error| error.to_string())
 }
@@ -142,7 +155,10 @@ mod tests {
     }
 
     async fn next(directory: &mut Directory) -> Snapshot {
-        tokio::time::timeout(Duration::from_secs(5), directory.changed()).await.unwrap().unwrap()
+        tokio::time::timeout(Duration::from_secs(5), directory.changed())
+            .await
+            .unwrap()
+            .unwrap()
     }
 
     #[tokio::test]
@@ -151,7 +167,10 @@ mod tests {
         write(temp.path(), "a.yaml", "one");
         write(temp.path(), "notes.txt", "not configuration");
         let mut directory = Directory::new(temp.path().to_owned());
-        assert_eq!(next(&mut directory).await, Snapshot::from([("a.yaml".into(), Ok("one".into()))]));
+        assert_eq!(
+            next(&mut directory).await,
+            Snapshot::from([("a.yaml".into(), Ok("one".into()))])
+        );
 
         write(temp.path(), "a.yaml", "two");
         assert_eq!(next(&mut directory).await["a.yaml"], Ok("two".into()));

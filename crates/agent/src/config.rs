@@ -1,0 +1,143 @@
+//! The configuration in force: what a source's files say, what is wrong with them, and the plan that follows for this node.
+
+use std::collections::BTreeMap;
+
+use node::{NodePlan, PlanError};
+use resources::yaml::{self, Parsed};
+use resources::{Index, Problem, Severity};
+use tracing::{error, info, warn};
+
+use crate::source::Snapshot;
+
+/// The configuration in force.
+#[derive(Debug)]
+pub struct Configuration {
+    node: String,
+    index: Index,
+    /// How many objects each file holds.
+    files: BTreeMap<String, u64>,
+    /// Why there's nothing new from the source.
+    unreadable: Option<Problem>,
+    /// Problems that were logged already: each is logged once, for as long as it lasts.
+    logged: Vec<Problem>,
+}
+
+impl Configuration {
+    /// Nothing yet, for this node.
+    #[must_use]
+    pub fn new(node: String) -> Self {
+        Self {
+            node,
+            index: Index::default(),
+            files: BTreeMap::new(),
+            unreadable: None,
+            logged: Vec::new(),
+        }
+    }
+
+    /// The source now holds this.
+    pub fn replace(&mut self, snapshot: &Snapshot) {
+        self.unreadable = None;
+        self.files.clear();
+        for (file, text) in snapshot {
+            let parsed = match text {
+                Ok(text) => yaml::parse(file, text),
+                Err(error) => Parsed {
+                    objects: Vec::new(),
+                    problems: vec![whole_source(file, error.clone())],
+                },
+            };
+            self.files.insert(file.clone(), parsed.objects.len() as u64);
+            self.index.replace(file, parsed);
+        }
+        self.index
+            .retain_sources(|source| snapshot.contains_key(source));
+    }
+
+    /// The source can't be read at all: what it said last stays.
+    pub fn unreadable(&mut self, source: &str, error: &std::io::Error) {
+        let message = format!("{error}: what was read before stays in force");
+        self.unreadable = Some(whole_source(source, message));
+    }
+
+    /// What this node is to do.
+    ///
+    /// # Errors
+    /// Too little is known of it.
+    pub fn plan(&self) -> Result<NodePlan, PlanError> {
+        node::plan(self.index.state(), &self.node)
+    }
+
+    /// Each file with the number of its objects.
+    #[must_use]
+    pub fn files(&self) -> &BTreeMap<String, u64> {
+        &self.files
+    }
+
+    /// Everything that is wrong: with the files, and with what they ask of this node.
+    #[must_use]
+    pub fn problems(&self, plan: &Result<NodePlan, PlanError>) -> Vec<Problem> {
+        let mut problems = self.index.problems();
+        problems.extend(self.unreadable.clone());
+        match plan {
+            Ok(plan) => {
+                problems.extend(
+                    plan.problems
+                        .iter()
+                        .cloned()
+                        .map(|problem| self.locate(problem)),
+                );
+            }
+            Err(error) => problems.push(whole_source("", error.to_string())),
+        }
+        problems.sort();
+        problems
+    }
+
+    /// Logs what has become wrong since the last call, and what no longer is.
+    pub fn log(&mut self, problems: &[Problem]) {
+        for problem in problems
+            .iter()
+            .filter(|problem| !self.logged.contains(problem))
+        {
+            let (severity, source, line) = (problem.severity, &problem.source, problem.line);
+            match severity {
+                Severity::Error => error!(source, line, "configuration: {problem}"),
+                Severity::Warning => warn!(source, line, "configuration: {problem}"),
+            }
+        }
+        for problem in self
+            .logged
+            .iter()
+            .filter(|problem| !problems.contains(problem))
+        {
+            info!(
+                source = problem.source,
+                "configuration: no longer the case: {problem}"
+            );
+        }
+        self.logged = problems.to_vec();
+    }
+
+    /// Fills in where the object that a problem is about came from.
+    fn locate(&self, mut problem: Problem) -> Problem {
+        if let Some(object) = &problem.object
+            && let Some((source, line)) = self.index.origin(object.kind, &object.name)
+        {
+            problem.source = source.to_owned();
+            problem.line = line;
+        }
+        problem
+    }
+}
+
+fn whole_source(source: &str, message: String) -> Problem {
+    Problem {
+        source: source.to_owned(),
+        line: None,
+        object: None,
+        field: String::new(),
+        severity: Severity::Error,
+        message,
+    }
+}

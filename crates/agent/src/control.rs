@@ -1,0 +1,276 @@
+//! The main loop: whenever the configuration changes, the speaker, the dataplane and the pods are told what follows.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::Context as _;
+use api::{ConfigFile, ConfigStatus};
+use ipnet::IpNet;
+use netlink::sysctl;
+use node::NodePlan;
+use resources::{Problem, Severity};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use crate::cli::Cli;
+use crate::config::Configuration;
+use crate::fib::{self, Fib};
+use crate::pods::{self, PodsConfig, PodsHandle};
+use crate::source::Directory;
+use crate::{metrics, server};
+
+/// How long until a port that was taken is tried again.
+const LISTEN_RETRY: Duration = Duration::from_secs(10);
+/// The MTU of pods while that of the node's uplink is unknown: Ethernet's.
+const DEFAULT_MTU: u32 = 1500;
+/// How long threads may take to end before the process ends without them.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What the rest of the agent may ask.
+#[derive(Debug, Clone)]
+pub struct Agent {
+    /// The node's name.
+    pub node: String,
+    /// When the agent started, by the wall clock.
+    pub started: SystemTime,
+    /// When the agent started.
+    pub started_at: Instant,
+    /// The dataplane.
+    pub fib: Fib,
+    /// The pods.
+    pub pods: PodsHandle,
+    /// The configuration and what follows from it.
+    pub state: watch::Receiver<State>,
+}
+
+/// The configuration in force, and what follows from it.
+#[derive(Debug, Clone, Default)]
+pub struct State {
+    /// Files, and what is wrong with them.
+    pub config: ConfigStatus,
+    /// The plan in force.
+    pub plan: Option<Arc<NodePlan>>,
+    /// The speaker, once there was a plan.
+    pub bgp: Option<bgp_net::Handle>,
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "an edge: the agent's start, for its uptime"
+)]
+fn clocks() -> (Instant, SystemTime) {
+    (Instant::now(), SystemTime::now())
+}
+
+/// Runs the agent until it is asked to stop by SIGTERM or SIGINT.
+///
+/// Stopping is silent: the kernel keeps our routes, and peers that help by graceful restart keep theirs, so that an
+/// upgrade loses nothing.
+///
+/// # Errors
+/// What it can't do without: its sockets, the kernel's state.
+pub async fn run(cli: Cli) -> anyhow::Result<()> {
+    let (started_at, started) = clocks();
+    info!(
+        node = cli.node_name,
+        version = env!("CARGO_PKG_VERSION"),
+        "margayd starts"
+    );
+    std::fs::create_dir_all(&cli.run_dir)
+        .with_context(|| format!("can't make {}", cli.run_dir.display()))?;
+    match sysctl::enable_ipv4_forwarding() {
+        Ok(true) => info!("switched net.ipv4.ip_forward on"),
+        Ok(false) => {}
+        Err(error) => warn!("pods can't be routed to: {error}"),
+    }
+
+    let (fib, inherited, fib_thread) = fib::spawn()?;
+    if inherited.routes > 0 {
+        info!(
+            routes = inherited.routes,
+            "adopting the routes of an earlier margayd"
+        );
+    }
+    let pods = pods::spawn(
+        &PodsConfig::new(cli.run_dir.join("cni.sock")),
+        Arc::new(fib.clone()),
+    )?;
+    let (publish, state) = watch::channel(State::default());
+    let agent = Agent {
+        node: cli.node_name.clone(),
+        started,
+        started_at,
+        fib,
+        pods,
+        state,
+    };
+    tokio::spawn(server::serve(cli.run_dir.join("api.sock"), agent.clone())?);
+    if let Some(address) = cli.metrics {
+        tokio::spawn(metrics::serve(address, agent.clone()).await?);
+    }
+
+    let mut control = Control {
+        directory: Directory::new(cli.config_dir),
+        configuration: Configuration::new(cli.node_name),
+        restarting: inherited.routes > 0,
+        mtu: agent.fib.mtu(),
+        agent,
+        publish,
+        speaker: None,
+        listen_error: None,
+    };
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    loop {
+        tokio::select! {
+            () = control.step() => {}
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+        }
+    }
+    info!("margayd stops; routes stay in the kernel");
+    control.agent.fib.stop().await;
+    let ended = tokio::task::spawn_blocking(move || fib_thread.join());
+    if tokio::time::timeout(PATIENCE, ended).await.is_err() {
+        warn!("the dataplane thread is busy; not waiting for it any longer");
+    }
+    Ok(())
+}
+
+struct Control {
+    directory: Directory,
+    configuration: Configuration,
+    /// An earlier agent's routes were found: peers are told that we restart (RFC 4724).
+    restarting: bool,
+    agent: Agent,
+    publish: watch::Sender<State>,
+    mtu: watch::Receiver<Option<u32>>,
+    /// The speaker, and the port it listens on.
+    speaker: Option<(bgp_net::Handle, u16)>,
+    /// Why there is no speaker.
+    listen_error: Option<String>,
+}
+
+impl Control {
+    /// Waits for a change and brings it into force. Cancel safe up to the change itself.
+    async fn step(&mut self) {
+        let again = match self.listen_error {
+            Some(_) => LISTEN_RETRY,
+            None => Duration::MAX,
+        };
+        tokio::select! {
+            read = self.directory.changed() => match read {
+                Ok(snapshot) => self.configuration.replace(&snapshot),
+                Err(error) => {
+                    let source = self.directory.path().display().to_string();
+                    self.configuration.unreadable(&source, &error);
+                }
+            },
+            Ok(()) = self.mtu.changed() => {
+                let plan = self.publish.borrow().plan.clone();
+                if let Some(plan) = plan {
+                    self.set_pools(&plan);
+                }
+                return;
+            }
+            () = tokio::time::sleep(again) => {}
+        }
+        self.apply().await;
+    }
+
+    async fn apply(&mut self) {
+        let planned = self.configuration.plan();
+        let in_force = self.publish.borrow().plan.clone();
+        // Without a plan (our Node object is gone, or not there yet) what was in force stays.
+        let plan = match &planned {
+            Ok(plan) if in_force.as_deref() == Some(plan) => in_force,
+            Ok(plan) => {
+                let plan = Arc::new(plan.clone());
+                self.announce(&plan);
+                self.agent.fib.set_plan(Arc::clone(&plan)).await;
+                self.set_pools(&plan);
+                Some(plan)
+            }
+            Err(_) => in_force,
+        };
+        if let Some(plan) = &plan {
+            self.steer_speaker(plan).await;
+        }
+        let mut problems = self.configuration.problems(&planned);
+        problems.extend(self.listen_error.clone().map(listen_problem));
+        self.configuration.log(&problems);
+        let files = self.configuration.files().iter();
+        let config = ConfigStatus {
+            source: self.directory.path().display().to_string(),
+            files: files
+                .map(|(name, objects)| ConfigFile {
+                    name: name.clone(),
+                    objects: *objects,
+                })
+                .collect(),
+            problems: problems.into_iter().map(server::convert::problem).collect(),
+        };
+        let bgp = self.speaker.as_ref().map(|(handle, _)| handle.clone());
+        self.publish.send_replace(State { config, plan, bgp });
+    }
+
+    fn announce(&self, plan: &NodePlan) {
+        let pod_cidrs: Vec<String> = plan.pod_cidrs.iter().map(IpNet::to_string).collect();
+        info!(
+            asn = plan.speaker.asn,
+            router_id = %plan.speaker.router_id,
+            pod_cidrs = pod_cidrs.join(","),
+            peers = plan.speaker.peers.len(),
+            "configuration in force"
+        );
+    }
+
+    fn set_pools(&self, plan: &NodePlan) {
+        let mtu = self.mtu.borrow().unwrap_or(DEFAULT_MTU);
+        self.agent.pods.set_pools(&plan.pod_cidrs, mtu);
+    }
+
+    /// Starts the speaker, or tells it what it is to be. Another port needs another speaker: the old one goes silently, as
+    /// in a restart, so that peers keep our routes until the new one is there.
+    async fn steer_speaker(&mut self, plan: &NodePlan) {
+        if let Some((handle, port)) = &self.speaker {
+            if *port == plan.listen_port {
+                handle.configure(plan.speaker.clone());
+                return;
+            }
+            info!(
+                from = port,
+                to = plan.listen_port,
+                "another listen port: starting the speaker anew"
+            );
+            // Stopped already is as good.
+            drop(handle.abandon().await);
+            self.speaker = None;
+            self.restarting = true;
+        }
+        let listen = bgp_net::Listen::port(plan.listen_port);
+        match bgp_net::spawn(plan.speaker.clone(), &listen, self.restarting) {
+            Ok((handle, routes)) => {
+                self.agent.fib.set_paths(routes).await;
+                self.speaker = Some((handle, plan.listen_port));
+                self.listen_error = None;
+            }
+            Err(error) => self.listen_error = Some(error.to_string()),
+        }
+    }
+}
+
+fn listen_problem(error: String) -> Problem {
+    Problem {
+        source: String::new(),
+        line: None,
+        object: None,
+        field: "spec.listenPort".to_owned(),
+        severity: Severity::Error,
+        message: format!(
+            "{error}: there is no BGP speaker until this is mended; is there another one on this node? Trying again every {} s",
+            LISTEN_RETRY.as_secs()
+        ),
+    }
+}

@@ -1,0 +1,158 @@
+//! The dataplane thread: the one writer of our routes.
+//!
+//! | task | owner | ends |
+//! | --- | --- | --- |
+//! | thread `margay-fib` with a current-thread runtime | [`State`](state::State), the netlink socket, the event monitor | when every [`Fib`] handle is gone, or on [`Fib::stop`] |
+//!
+//! It drains what it has been told, then what the kernel says, then writes at most [`TURN`] changes, and only then
+//! looks again: neither a full table nor a storm of events keeps a pod's route waiting for long. Its channel is bounded: whoever
+//! tells it faster than the kernel takes it waits. Netlink calls block this thread, which does nothing else.
+//! Stopping leaves the kernel as it is: what we installed goes on forwarding.
+
+mod kernel;
+mod state;
+mod thread;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use node::NodePlan;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::pods::{Endpoint, EndpointSink};
+
+pub use state::{Numbers, View};
+
+/// Changes written to the kernel before anything else gets a look.
+const TURN: usize = 2048;
+/// How many messages may wait for the thread.
+const QUEUE: usize = 256;
+/// How long an ADD waits for its route.
+const ADD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What the thread is told.
+pub(crate) enum Command {
+    Plan(Arc<NodePlan>),
+    Paths(bgp_net::Routes),
+    EndpointUp(Endpoint, SyncSender<Result<(), String>>),
+    EndpointDown(Endpoint),
+    Endpoints(Vec<Endpoint>),
+    View(oneshot::Sender<View>),
+    Numbers(oneshot::Sender<Numbers>),
+    Stop,
+}
+
+/// What an earlier agent left in the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Inherited {
+    /// Routes of ours.
+    pub routes: usize,
+}
+
+/// Speaks to the thread.
+#[derive(Debug, Clone)]
+pub struct Fib {
+    commands: mpsc::Sender<Command>,
+    mtu: watch::Receiver<Option<u32>>,
+}
+
+/// Starts the thread in the caller's network namespace, and waits until it has read the kernel's state.
+///
+/// # Errors
+/// The kernel's state can't be read.
+pub fn spawn() -> anyhow::Result<(Fib, Inherited, std::thread::JoinHandle<()>)> {
+    let (commands, inbox) = mpsc::channel(QUEUE);
+    let (publish_mtu, mtu) = watch::channel(None);
+    let (ready, started) = sync_channel(1);
+    let thread = std::thread::Builder::new()
+        .name("margay-fib".to_owned())
+        .spawn(move || thread::run(inbox, publish_mtu, &ready))
+        .context("can't start the dataplane thread")?;
+    let inherited = started.recv().context("the dataplane thread ended")??;
+    Ok((Fib { commands, mtu }, inherited, thread))
+}
+
+impl Fib {
+    /// What this node is to do.
+    pub async fn set_plan(&self, plan: Arc<NodePlan>) {
+        self.tell(Command::Plan(plan)).await;
+    }
+
+    /// Where best paths come from.
+    pub async fn set_paths(&self, routes: bgp_net::Routes) {
+        self.tell(Command::Paths(routes)).await;
+    }
+
+    /// The MTU that a pod's packets fit through on their way out of this node, in octets; `None` while it is unknown.
+    #[must_use]
+    pub fn mtu(&self) -> watch::Receiver<Option<u32>> {
+        self.mtu.clone()
+    }
+
+    /// Routes, desired beside actual; `None` when the thread is gone.
+    pub async fn view(&self) -> Option<View> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(Command::View(reply)).await;
+        answer.await.ok()
+    }
+
+    /// The same in numbers.
+    pub async fn numbers(&self) -> Option<Numbers> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(Command::Numbers(reply)).await;
+        answer.await.ok()
+    }
+
+    /// Ends the thread. The kernel's routes stay.
+    pub async fn stop(&self) {
+        self.tell(Command::Stop).await;
+    }
+
+    async fn tell(&self, command: Command) {
+        // The thread ends only when the process does; nobody is left to tell then.
+        drop(self.commands.send(command).await);
+    }
+}
+
+impl EndpointSink for Fib {
+    fn up(&self, endpoint: Endpoint) -> Result<(), String> {
+        let gone = || "the agent is stopping: try again in a moment".to_owned();
+        let (reply, answer) = sync_channel(1);
+        let addresses = endpoint.addresses.clone();
+        self.commands
+            .blocking_send(Command::EndpointUp(endpoint, reply))
+            .map_err(|_| gone())?;
+        answer
+            .recv_timeout(ADD_TIMEOUT)
+            .unwrap_or_else(|error| match error {
+                RecvTimeoutError::Timeout => Err(late(&addresses)),
+                RecvTimeoutError::Disconnected => Err(gone()),
+            })
+    }
+
+    fn down(&self, endpoint: &Endpoint) {
+        drop(
+            self.commands
+                .blocking_send(Command::EndpointDown(endpoint.clone())),
+        );
+    }
+
+    fn synced(&self, endpoints: Vec<Endpoint>) {
+        drop(self.commands.blocking_send(Command::Endpoints(endpoints)));
+    }
+}
+
+fn late(addresses: &[IpAddr]) -> String {
+    format!(
+        "the route to {} isn't in the kernel after {} s: see `margayctl routes`",
+        addresses
+            .iter()
+            .map(IpAddr::to_string)
+            .collect::<Vec<_>>()
+            .join(", "),
+        ADD_TIMEOUT.as_secs()
+    )
+}

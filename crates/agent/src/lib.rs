@@ -1,0 +1,27 @@
+//! `margayd`, the node agent: wiring between the pure crates, the kernel, the peers, the CNI plugin and the operator.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`cli`], [`logging`] | command line and log lines |
+//! | [`source`] | the directory of YAML files |
+//! | [`config`] | what they say, what is wrong with them, and the plan that follows |
+//! | [`control`] | the main loop: new plans go to the speaker, to the dataplane and to the pods |
+//! | [`fib`] | the dataplane thread, the one writer of our routes |
+//! | [`pods`] | the threads that answer the CNI plugin |
+//! | [`server`] | the local API for `margayctl` |
+//! | [`metrics`] | the same for Prometheus |
+//!
+//! Threads: `main` runs [`control`], [`server`] and [`metrics`] on a current-thread runtime; `margay-fib` and `margay-bgp`
+//! have one each, so that a full table or a slow kernel call delays no keepalive and no answer; the pods' threads are plain
+//! ones. They meet in bounded channels only.
+
+pub mod cli;
+pub mod config;
+pub mod control;
+pub mod fib;
+pub mod logging;
+pub mod metrics;
+pub mod pods;
+pub mod server;
+pub mod source;
+mod sys;

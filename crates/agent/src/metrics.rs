@@ -1,0 +1,306 @@
+//! The agent's state for Prometheus. Everything is read when it is scraped: nothing is counted twice.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use anyhow::Context as _;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use bgp::session;
+use bgp::view::PeerStatus;
+use prometheus::proto::{Bucket, Histogram, Metric, MetricFamily, MetricType};
+use prometheus::{Encoder as _, GaugeVec, IntCounterVec, Opts, Registry, TextEncoder};
+use tokio::net::TcpListener;
+use tracing::{error, info};
+
+use crate::control::Agent;
+use crate::fib::Numbers;
+use crate::pods::{BUCKETS, Metrics, Operation};
+
+/// Listens at `address`. The future serves `/metrics` for ever.
+///
+/// # Errors
+/// The address can't be listened at.
+pub async fn serve(
+    address: SocketAddr,
+    agent: Agent,
+) -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
+    let listener = TcpListener::bind(address)
+        .await
+        .with_context(|| format!("--metrics: can't listen at {address}"))?;
+    let routes = axum::Router::new()
+        .route("/metrics", get(scrape))
+        .with_state(agent);
+    info!(%address, "metrics");
+    Ok(async move {
+        if let Err(error) = axum::serve(listener, routes).await {
+            error!("metrics ended: {error}");
+        }
+    })
+}
+
+async fn scrape(State(agent): State<Agent>) -> impl IntoResponse {
+    let speaker = agent.state.borrow().bgp.clone();
+    let peers = match &speaker {
+        Some(speaker) => speaker.peers().await.unwrap_or_default(),
+        None => Vec::new(),
+    };
+    let numbers = agent.fib.numbers().await.unwrap_or_default();
+    match page(&agent, &peers, &numbers) {
+        Ok(page) => (
+            StatusCode::OK,
+            [(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)],
+            page,
+        ),
+        Err(error) => (
+            StatusCode::INTERNAL_SERVER_ERROR,
+            [(header::CONTENT_TYPE, "text/plain")],
+            error.to_string().into_bytes(),
+        ),
+    }
+}
+
+fn page(agent: &Agent, peers: &[PeerStatus], numbers: &Numbers) -> prometheus::Result<Vec<u8>> {
+    let page = Page {
+        registry: Registry::new(),
+    };
+    let version = env!("CARGO_PKG_VERSION");
+    page.gauges(
+        "margay_build_info",
+        "Constant 1.",
+        &["version"],
+        [(vec![version], 1.0)],
+    )?;
+    sessions(&page, peers)?;
+    dataplane(&page, numbers)?;
+    pods(&page, agent)?;
+    let problems = agent.state.borrow().config.problems.len() as f64;
+    page.gauges(
+        "margay_config_problems",
+        "What is wrong with the configuration; see margayctl status.",
+        &[],
+        [(vec![], problems)],
+    )?;
+    let mut families = page.registry.gather();
+    families.push(durations(&agent.pods.metrics()));
+    let mut text = Vec::new();
+    TextEncoder::new().encode(&families, &mut text)?;
+    Ok(text)
+}
+
+/// Fills a registry for one scrape.
+struct Page {
+    registry: Registry,
+}
+
+impl Page {
+    fn gauges<const N: usize>(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+        values: [(Vec<&str>, f64); N],
+    ) -> prometheus::Result<()> {
+        let gauges = self.gauge(name, help, labels)?;
+        for (labels, value) in values {
+            gauges.with_label_values(&labels).set(value);
+        }
+        Ok(())
+    }
+
+    fn gauge(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<GaugeVec> {
+        let gauges = GaugeVec::new(Opts::new(name, help), labels)?;
+        self.registry.register(Box::new(gauges.clone()))?;
+        Ok(gauges)
+    }
+
+    fn counter(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> prometheus::Result<IntCounterVec> {
+        let counters = IntCounterVec::new(Opts::new(name, help), labels)?;
+        self.registry.register(Box::new(counters.clone()))?;
+        Ok(counters)
+    }
+}
+
+fn sessions(page: &Page, peers: &[PeerStatus]) -> prometheus::Result<()> {
+    let up = page.gauge(
+        "margay_bgp_session_up",
+        "1 while the session with a configured peer is established.",
+        &["peer", "asn", "origin"],
+    )?;
+    let prefixes = page.gauge(
+        "margay_bgp_prefixes",
+        "Prefixes by peer and family: received from it, accepted of those, advertised to it.",
+        &["peer", "family", "direction"],
+    )?;
+    let flaps = page.counter(
+        "margay_bgp_session_flaps_total",
+        "How often an established session was lost.",
+        &["peer"],
+    )?;
+    let messages = page.counter(
+        "margay_bgp_messages_total",
+        "BGP messages by peer, type and direction.",
+        &["peer", "type", "direction"],
+    )?;
+    for status in peers {
+        let peer = status.address.to_string();
+        let established = f64::from(u8::from(status.state == session::State::Established));
+        let asn = status.asn.to_string();
+        up.with_label_values(&[&peer, &asn, &status.origin])
+            .set(established);
+        flaps
+            .with_label_values(&[&peer])
+            .inc_by(u64::from(status.flaps));
+        for family in &status.families {
+            let name = family.family.to_string();
+            for (direction, count) in [
+                ("received", family.received),
+                ("accepted", family.accepted),
+                ("advertised", family.advertised),
+            ] {
+                prefixes
+                    .with_label_values(&[&peer, &name, direction])
+                    .set(count as f64);
+            }
+        }
+        let counters = &status.counters;
+        for (kind, direction, count) in [
+            ("update", "in", counters.updates_in),
+            ("update", "out", counters.updates_out),
+            ("notification", "in", counters.notifications_in),
+            ("notification", "out", counters.notifications_out),
+            ("any", "in", counters.messages_in),
+            ("any", "out", counters.messages_out),
+        ] {
+            messages
+                .with_label_values(&[peer.as_str(), kind, direction])
+                .inc_by(count);
+        }
+    }
+    Ok(())
+}
+
+fn dataplane(page: &Page, numbers: &Numbers) -> prometheus::Result<()> {
+    let summary = numbers.summary;
+    page.gauges(
+        "margay_routes",
+        "Kernel routes of ours by state: ok, missing, wrong, foreign (somebody else's in the way), leftover, unresolved.",
+        &["state"],
+        [
+            (vec!["ok"], summary.ok as f64),
+            (vec!["missing"], summary.missing as f64),
+            (vec!["wrong"], summary.wrong as f64),
+            (vec!["foreign"], summary.foreign as f64),
+            (vec!["leftover"], summary.leftover as f64),
+            (vec!["unresolved"], numbers.unresolved as f64),
+        ],
+    )?;
+    let operations = page.counter(
+        "margay_netlink_operations_total",
+        "Changes to the kernel's routes and neighbours by outcome; `lost` counts what others took away.",
+        &["outcome"],
+    )?;
+    let counters = numbers.counters;
+    for (outcome, count) in [
+        ("set", counters.set),
+        ("deleted", counters.deleted),
+        ("failed", counters.failed),
+        ("lost", counters.lost),
+    ] {
+        operations.with_label_values(&[outcome]).inc_by(count);
+    }
+    Ok(())
+}
+
+fn pods(page: &Page, agent: &Agent) -> prometheus::Result<()> {
+    let endpoints = agent.pods.endpoints().len() as f64;
+    page.gauges(
+        "margay_endpoints",
+        "Attached pods.",
+        &[],
+        [(vec![], endpoints)],
+    )?;
+    let addresses = page.gauge(
+        "margay_ipam_addresses",
+        "Pod addresses by range: total, used, cooling (resting after use).",
+        &["cidr", "state"],
+    )?;
+    for usage in agent.pods.usage() {
+        let cidr = usage.cidr.to_string();
+        for (state, count) in [
+            ("total", usage.total),
+            ("used", usage.used),
+            ("cooling", usage.cooling),
+        ] {
+            addresses
+                .with_label_values(&[cidr.as_str(), state])
+                .set(count as f64);
+        }
+    }
+    let requests = page.counter(
+        "margay_cni_requests_total",
+        "What the CNI plugin asked, by outcome; deferred: try again later.",
+        &["command", "outcome"],
+    )?;
+    let metrics = agent.pods.metrics();
+    for (command, operation) in operations(&metrics) {
+        for (outcome, count) in [
+            ("succeeded", &operation.succeeded),
+            ("failed", &operation.failed),
+            ("deferred", &operation.deferred),
+        ] {
+            requests
+                .with_label_values(&[command, outcome])
+                .inc_by(load(count));
+        }
+    }
+    Ok(())
+}
+
+fn operations(metrics: &Metrics) -> [(&'static str, &Operation); 2] {
+    [("ADD", &metrics.add), ("DEL", &metrics.del)]
+}
+
+fn load(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
+
+/// How long the CNI plugin's requests took: counted in buckets where they are served.
+fn durations(metrics: &Metrics) -> MetricFamily {
+    let mut family = MetricFamily::default();
+    family.set_name("margay_cni_request_seconds".to_owned());
+    family.set_help("How long the agent took for the CNI plugin's requests.".to_owned());
+    family.set_field_type(MetricType::HISTOGRAM);
+    let mut lines = Vec::new();
+    for (command, operation) in operations(metrics) {
+        let mut histogram = Histogram::default();
+        let mut total = 0;
+        let mut buckets = Vec::new();
+        let bounds = BUCKETS.into_iter().chain([f64::INFINITY]);
+        for (bound, count) in bounds.zip(&operation.buckets) {
+            total += load(count);
+            let mut bucket = Bucket::default();
+            bucket.set_cumulative_count(total);
+            bucket.set_upper_bound(bound);
+            buckets.push(bucket);
+        }
+        histogram.set_bucket(buckets);
+        histogram.set_sample_count(total);
+        histogram.set_sample_sum(load(&operation.nanoseconds) as f64 / 1e9);
+        let mut label = prometheus::proto::LabelPair::default();
+        label.set_name("command".to_owned());
+        label.set_value(command.to_owned());
+        let mut metric = Metric::from_label(vec![label]);
+        metric.set_histogram(histogram);
+        lines.push(metric);
+    }
+    family.set_metric(lines);
+    family
+}
