@@ -187,6 +187,7 @@ pub(super) fn build(
             builder.withdrawn.push(net);
             if record.version <= passed {
                 out.may.set(net, false);
+                out.untold = out.untold.max(record.version);
             }
         }
         out.last.set(net, bucket.is_some());

@@ -21,6 +21,7 @@ use super::table::Table;
 #[derive(Debug, Default)]
 pub(super) struct BitSet {
     words: Vec<u64>,
+    count: u32,
 }
 
 impl BitSet {
@@ -39,11 +40,23 @@ impl BitSet {
             self.words.resize(at + 1, 0);
         }
         let bit = 1 << (net % 64);
-        if on {
-            self.words[at] |= bit
-        } else {
-            self.words[at] &= !bit
+        let word = &mut self.words[at];
+        if (*word & bit != 0) == on {
+            return;
         }
+        *word ^= bit;
+        self.count = self.count.saturating_add_signed(if on { 1 } else { -1 });
+    }
+
+    fn iter(&self) -> impl Iterator<Item = u32> + '_ {
+        (0..).zip(&self.words).flat_map(|(at, &word)| {
+            let mut left = word;
+            std::iter::from_fn(move || {
+                let bit = (left != 0).then(|| left.trailing_zeros())?;
+                left &= left - 1;
+                Some(at * 64 + bit)
+            })
+        })
     }
 
     fn add_all(&mut self, other: &Self) {
@@ -51,6 +64,7 @@ impl BitSet {
             self.words.resize(other.words.len(), 0);
         }
         for (word, other) in self.words.iter_mut().zip(&other.words) {
+            self.count += (other & !*word).count_ones();
             *word |= other;
         }
     }
@@ -64,6 +78,9 @@ pub(super) struct GroupOut {
     pub(super) may: BitSet,
     /// Nets that were announced when the group last came by.
     pub(super) last: BitSet,
+    /// The highest version of a net that left `may` because every member was told: who is given an older chunk
+    /// would not be.
+    pub(super) untold: u32,
     /// Chunks that others may want yet; big ones for peers that come up later.
     cache: VecDeque<Arc<Chunk>>,
 }
@@ -265,9 +282,9 @@ impl Table {
             .cache
             .iter()
             .find(|chunk| chunk.start == place && chunk.fresh == fresh)?;
-        // What changed since comes again later in the list; but a net that is gone for good does not, and much of what
-        // changed would be sent twice.
-        let current = chunk.made_at >= self.last_freed
+        // What changed since comes again later in the list; but a withdrawal that all who needed it have got does not,
+        // and much of what changed would be sent twice.
+        let current = chunk.made_at >= self.last_freed.max(out.untold)
             && self.moves - chunk.moves <= u64::from(chunk.nets / 2);
         current.then(|| Arc::clone(chunk))
     }
@@ -369,19 +386,25 @@ impl Table {
         }
     }
 
-    /// How many nets each peer has been announced, once it has caught up: by group what was announced last, and by peer
-    /// what of it came from that peer.
-    pub(super) fn advertised(&self, peer: PeerIndex) -> usize {
-        let Some(out) = self
-            .reader(peer)
-            .and_then(|reader| self.groups.get(reader.group)?.as_ref())
-        else {
+    /// How many nets a peer is told of, once it has caught up: what its group was told, less what is its own.
+    pub(super) fn advertised(&self, peer: PeerIndex, own: u32) -> usize {
+        let Some(reader) = self.reader(peer) else {
             return 0;
         };
-        self.all_nets()
-            .filter(|&net| {
-                out.last.has(net) && self.best(net).is_some_and(|(_, source)| source != peer)
-            })
+        let Some(out) = self.groups.get(reader.group).and_then(Option::as_ref) else {
+            return 0;
+        };
+        let caught_up = self
+            .list
+            .next_net(&self.nets, reader.place.node())
+            .is_none();
+        if caught_up && out.last.count == self.bests {
+            // Everything is announced: no need to look at each net.
+            return (out.last.count - own) as usize;
+        }
+        out.last
+            .iter()
+            .filter(|&net| self.best(net).is_some_and(|(_, source)| source != peer))
             .count()
     }
 }

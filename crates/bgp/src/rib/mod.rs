@@ -317,8 +317,8 @@ impl Rib {
     pub fn set_next_hop(&mut self, address: IpAddr, cost: Option<u32>) {
         if self.attrs.set_cost(address, cost) {
             for slot in 0..self.tables.len() {
-                let (table, world) = self.table(slot);
-                table.reconsider(&world, address);
+                let (table, mut world) = self.table(slot);
+                table.reconsider(&mut world, address);
             }
         }
     }

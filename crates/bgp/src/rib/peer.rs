@@ -78,7 +78,7 @@ pub(super) struct Peer {
     pub(super) up: bool,
     /// Paths that carry the other value are stale: a restart marks all of them at once.
     pub(super) epoch: bool,
-    /// Paths and rejected ones among them, by family.
+    /// How many paths there are of it, by family.
     pub(super) paths: [PathCount; 2],
     /// The update group that it is in while up.
     pub(super) group: usize,
@@ -90,6 +90,8 @@ pub(super) struct Peer {
 pub(super) struct PathCount {
     pub(super) all: u32,
     pub(super) rejected: u32,
+    /// Those that are the best of their net.
+    pub(super) best: u32,
 }
 
 /// All peers by index.

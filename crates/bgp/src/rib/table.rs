@@ -118,6 +118,8 @@ pub(super) struct Table {
     pub(super) last_freed: u32,
     /// How often a net that was in the list already changed.
     pub(super) moves: u64,
+    /// How many nets have a best path.
+    pub(super) bests: u32,
     /// Where the FIB's reader is, once there is one.
     pub(super) fib: Option<Place>,
     /// By group.
@@ -145,6 +147,7 @@ impl Table {
             tombstones: VecDeque::new(),
             last_freed: 0,
             moves: 0,
+            bests: 0,
             fib: None,
             groups: Vec::new(),
             readers: Vec::new(),
@@ -202,9 +205,6 @@ impl Table {
     }
 
     fn find_or_insert(&mut self, prefix: &IpNet) -> Option<u32> {
-        if let Some(net) = self.find(prefix) {
-            return Some(net);
-        }
         let Self {
             prefixes,
             index,
@@ -214,22 +214,28 @@ impl Table {
         } = self;
         match (prefixes, prefix) {
             (Prefixes::V4(prefixes), IpNet::V4(prefix)) => {
-                let net = nets.insert(Net::new());
-                prefixes.reserve(net);
-                prefixes[net] = *prefix;
-                index.insert_unique(hash_v4(hasher, prefix), net, |&net| {
-                    hash_v4(hasher, &prefixes[net])
-                });
-                Some(net)
+                let slot = index.entry(
+                    hash_v4(hasher, prefix),
+                    |&net| prefixes[net] == *prefix,
+                    |&net| hash_v4(hasher, &prefixes[net]),
+                );
+                Some(
+                    *slot
+                        .or_insert_with(|| insert(nets, prefixes, *prefix))
+                        .get(),
+                )
             }
             (Prefixes::V6(prefixes), IpNet::V6(prefix)) => {
-                let net = nets.insert(Net::new());
-                prefixes.reserve(net);
-                prefixes[net] = *prefix;
-                index.insert_unique(hash_v6(hasher, prefix), net, |&net| {
-                    hash_v6(hasher, &prefixes[net])
-                });
-                Some(net)
+                let slot = index.entry(
+                    hash_v6(hasher, prefix),
+                    |&net| prefixes[net] == *prefix,
+                    |&net| hash_v6(hasher, &prefixes[net]),
+                );
+                Some(
+                    *slot
+                        .or_insert_with(|| insert(nets, prefixes, *prefix))
+                        .get(),
+                )
             }
             _ => None,
         }
@@ -429,7 +435,7 @@ impl Table {
     /// whether the path was one of those that traffic was split between.
     fn decide(
         &mut self,
-        world: &World<'_>,
+        world: &mut World<'_>,
         net: u32,
         before: Option<(AttrId, PeerIndex)>,
         at: Option<u32>,
@@ -458,11 +464,7 @@ impl Table {
         }
         let after = self.best(net);
         if before != after {
-            self.changed(
-                net,
-                true,
-                before.map(|best| best.1) != after.map(|best| best.1),
-            );
+            self.best_changed(world.peers, net, before, after);
         } else if world.max_paths > 1
             && (shared || at.is_some_and(|at| self.shares(world, net, at)))
         {
@@ -510,7 +512,7 @@ impl Table {
     }
 
     /// Decides anew for every net that has a path via a next hop whose cost changed.
-    pub(super) fn reconsider(&mut self, world: &World<'_>, address: IpAddr) {
+    pub(super) fn reconsider(&mut self, world: &mut World<'_>, address: IpAddr) {
         for net in 0..self.nets.end() {
             if !self.nets[net].is_net() {
                 continue;
@@ -524,16 +526,33 @@ impl Table {
                 self.reselect(world.facts(), net);
                 let after = self.best(net);
                 if before != after {
-                    self.changed(
-                        net,
-                        true,
-                        before.map(|best| best.1) != after.map(|best| best.1),
-                    );
+                    self.best_changed(world.peers, net, before, after);
                 } else if world.max_paths > 1 && after.is_some() {
                     self.changed(net, false, false);
                 }
             }
         }
+    }
+
+    fn best_changed(
+        &mut self,
+        peers: &mut Peers,
+        net: u32,
+        before: Option<(AttrId, PeerIndex)>,
+        after: Option<(AttrId, PeerIndex)>,
+    ) {
+        let (old, new) = (before.map(|best| best.1), after.map(|best| best.1));
+        if old != new {
+            for (source, by) in [(old, -1), (new, 1)] {
+                let Some(source) = source else { continue };
+                self.bests = self.bests.saturating_add_signed(by);
+                if let Some(peer) = peers.get_mut(source) {
+                    let best = &mut peer.paths[self.slot].best;
+                    *best = best.saturating_add_signed(by);
+                }
+            }
+        }
+        self.changed(net, true, old != new);
     }
 
     /// Moves a net to the end of the change list.
@@ -598,6 +617,9 @@ impl Table {
             reader.renumber(&map);
         }
         self.last_freed = 0;
+        for group in self.groups.iter_mut().flatten() {
+            group.untold = 0;
+        }
     }
 
     /// Starts the numbers near their end: for tests.
@@ -605,6 +627,17 @@ impl Table {
     pub(super) fn set_version(&mut self, version: u32) {
         self.list.set_version(version);
     }
+}
+
+fn insert<P: Copy + Default + std::fmt::Debug>(
+    nets: &mut Slab<Net>,
+    prefixes: &mut Pages<P>,
+    prefix: P,
+) -> u32 {
+    let net = nets.insert(Net::new());
+    prefixes.reserve(net);
+    prefixes[net] = prefix;
+    net
 }
 
 fn hash_v4(hasher: &FixedState, prefix: &Ipv4Net) -> u64 {

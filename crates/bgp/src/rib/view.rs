@@ -151,7 +151,8 @@ impl Rib {
             .collect()
     }
 
-    /// How many prefixes of a family a peer announces and is told; takes time in proportion to the table.
+    /// How many prefixes of a family a peer announces and is told. Where not everything is announced to it, that takes
+    /// time in proportion to what is.
     #[must_use]
     pub fn counts(&self, peer: PeerIndex, family: Family) -> Counts {
         let Some((slot, state)) = slot(family).zip(self.peers.get(peer)) else {
@@ -161,7 +162,7 @@ impl Rib {
         Counts {
             received: paths.all as usize,
             accepted: (paths.all - paths.rejected) as usize,
-            advertised: self.tables[slot].advertised(peer),
+            advertised: self.tables[slot].advertised(peer, paths.best),
         }
     }
 

@@ -523,8 +523,6 @@ impl Pair {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
-
     #[test]
     fn everyone_agrees_with_the_oracle(
         ops in prop::collection::vec(op(), 1..120),
