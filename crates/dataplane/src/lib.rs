@@ -20,6 +20,7 @@ pub mod op;
 pub mod plan;
 pub mod reconciler;
 pub mod route;
+mod slots;
 pub mod status;
 mod table;
 

@@ -149,6 +149,8 @@ impl Reconciler {
         if !self.loaded {
             return ops;
         }
+        self.routes.recall();
+        self.neighbours.recall();
         self.routes.wake(now);
         self.neighbours.wake(now);
         while ops.len() < max {

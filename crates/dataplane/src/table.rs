@@ -1,14 +1,11 @@
 //! One kind of thing (routes, or neighbours) by key: what it should be, what the kernel has, and which keys need work.
 
-use std::collections::{BTreeSet, VecDeque};
-use std::hash::{BuildHasher, Hash};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::hash::Hash;
 use std::time::{Duration, Instant};
 
-use foldhash::quality::FixedState;
-use hashbrown::HashMap;
-use hashbrown::hash_map::Entry as MapEntry;
-
 use crate::OpError;
+use crate::slots::{Slot, Slots};
 
 /// First pause after a failure; it doubles with each further one.
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
@@ -34,6 +31,8 @@ struct Entry<V> {
     actual: Actual<V>,
     /// The key stands in one of the queues.
     queued: bool,
+    /// A step was given out whose outcome is not known yet.
+    on_the_way: bool,
     /// Seen by the dump that is being loaded.
     seen: bool,
     /// Nobody has ever desired it since we started: a predecessor's, until the sweep.
@@ -93,39 +92,43 @@ pub(crate) struct View<'a, K, V> {
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Table<K, V> {
-    entries: HashMap<K, Entry<V>, FixedState>,
-    /// Keys that may need an addition or a replacement.
-    upserts: VecDeque<K>,
-    /// Keys that may need a deletion.
-    deletes: VecDeque<K>,
+    entries: Slots<K, Entry<V>>,
+    /// What may need an addition or a replacement.
+    upserts: VecDeque<Slot>,
+    /// What may need a deletion.
+    deletes: VecDeque<Slot>,
+    /// What steps were given out for, in order.
+    on_the_way: VecDeque<Slot>,
     /// Only what fails or conflicts has an entry here, so that all else stays small.
-    troubles: HashMap<K, Trouble, FixedState>,
-    retries: BTreeSet<(Instant, K)>,
+    troubles: BTreeMap<Slot, Trouble>,
+    retries: BTreeSet<(Instant, Slot)>,
     sweep: bool,
-    hash: FixedState,
 }
 
-impl<K: Copy + Ord + Hash, V: Clone + Eq> Table<K, V> {
+impl<K: Copy + Eq + Hash, V: Clone + Eq> Table<K, V> {
     pub(crate) fn new(seed: u64) -> Self {
-        let hash = FixedState::with_seed(seed);
         Self {
-            entries: HashMap::with_hasher(hash.clone()),
+            entries: Slots::new(seed),
             upserts: VecDeque::new(),
             deletes: VecDeque::new(),
-            troubles: HashMap::with_hasher(hash.clone()),
+            on_the_way: VecDeque::new(),
+            troubles: BTreeMap::new(),
             retries: BTreeSet::new(),
             sweep: false,
-            hash,
         }
     }
 
     /// Sets what a key should be; true when that is news.
     pub(crate) fn desire(&mut self, key: K, desired: Option<V>) -> bool {
-        let entry = match self.entries.entry(key) {
-            MapEntry::Occupied(entry) => entry.into_mut(),
-            MapEntry::Vacant(_) if desired.is_none() => return false,
-            MapEntry::Vacant(entry) => entry.insert(Entry::new()),
+        let slot = if desired.is_some() {
+            self.entries.find_or_insert(key, Entry::new)
+        } else {
+            let Some(slot) = self.entries.find(&key) else {
+                return false;
+            };
+            slot
         };
+        let entry = &mut self.entries[slot];
         if entry.desired == desired {
             return false;
         }
@@ -137,40 +140,43 @@ impl<K: Copy + Ord + Hash, V: Clone + Eq> Table<K, V> {
             (Actual::Other(value), _) => entry.relate(Some(*value)),
             (actual, _) => actual,
         };
-        self.clear_trouble(key);
-        self.mark(key);
+        self.clear_trouble(slot);
+        self.mark(slot);
         true
     }
 
     /// Takes in what the kernel has under a key, of ours. True when something that was as desired no longer is.
     pub(crate) fn observe(&mut self, key: K, actual: Option<V>) -> bool {
-        let entry = match self.entries.entry(key) {
-            MapEntry::Occupied(entry) => entry.into_mut(),
-            MapEntry::Vacant(_) if actual.is_none() => return false,
-            MapEntry::Vacant(entry) => entry.insert(Entry {
-                inherited: true,
-                ..Entry::new()
-            }),
+        let slot = if actual.is_some() {
+            self.entries.find_or_insert(key, Entry::inherited)
+        } else {
+            let Some(slot) = self.entries.find(&key) else {
+                return false;
+            };
+            slot
         };
+        self.observe_at(slot, actual)
+    }
+
+    fn observe_at(&mut self, slot: Slot, actual: Option<V>) -> bool {
+        let entry = &mut self.entries[slot];
         let before = entry.actual == Actual::Desired;
         entry.actual = entry.relate(actual);
-        let lost = before && entry.actual != Actual::Desired;
-        if entry.actual == Actual::Desired {
-            self.clear_trouble(key);
+        let after = entry.actual == Actual::Desired;
+        if after {
+            self.clear_trouble(slot);
         }
-        self.mark(key);
-        lost
+        self.mark(slot);
+        before && !after
     }
 
     /// The kernel has something of ours under a key that we have no word for.
     pub(crate) fn observe_unknown(&mut self, key: K) {
-        let entry = self.entries.entry(key).or_insert_with(|| Entry {
-            inherited: true,
-            ..Entry::new()
-        });
+        let slot = self.entries.find_or_insert(key, Entry::inherited);
+        let entry = &mut self.entries[slot];
         entry.actual = Actual::Unknown;
         entry.seen = true;
-        self.mark(key);
+        self.mark(slot);
     }
 
     /// Begins a dump: until [`finish_load`](Self::finish_load), [`load`](Self::load) says all that the kernel has.
@@ -182,42 +188,40 @@ impl<K: Copy + Ord + Hash, V: Clone + Eq> Table<K, V> {
 
     /// One entry of a dump. True when something that was as desired no longer is.
     pub(crate) fn load(&mut self, key: K, actual: V) -> bool {
-        let lost = self.observe(key, Some(actual));
-        if let Some(entry) = self.entries.get_mut(&key) {
-            entry.seen = true;
-        }
-        lost
+        let slot = self.entries.find_or_insert(key, Entry::inherited);
+        self.entries[slot].seen = true;
+        self.observe_at(slot, Some(actual))
     }
 
     /// Ends a dump: what it did not hold is gone. Says how much that was as desired is not any more.
     pub(crate) fn finish_load(&mut self) -> usize {
-        let gone = |(key, entry): (&K, &Entry<V>)| {
-            (!entry.seen && entry.actual != Actual::Absent).then_some(*key)
-        };
-        let mut gone: Vec<K> = self.entries.iter().filter_map(gone).collect();
-        gone.sort_unstable();
+        let gone = |entry: &Entry<V>| !entry.seen && entry.actual != Actual::Absent;
+        let gone: Vec<Slot> = self
+            .entries
+            .iter()
+            .filter_map(|(slot, _, entry)| gone(entry).then_some(slot))
+            .collect();
         let lost = gone
             .into_iter()
-            .map(|key| usize::from(self.observe(key, None)))
+            .map(|slot| usize::from(self.observe_at(slot, None)))
             .sum();
         // An event may have been lost that said that a key is free again.
-        let held = |(key, trouble): (&K, &Trouble)| trouble.retry_at.is_none().then_some(*key);
-        let mut held: Vec<K> = self.troubles.iter().filter_map(held).collect();
-        held.sort_unstable();
-        held.into_iter().for_each(|key| self.retry(key));
+        let held = |(slot, trouble): (&Slot, &Trouble)| trouble.retry_at.is_none().then_some(*slot);
+        let held: Vec<Slot> = self.troubles.iter().filter_map(held).collect();
+        held.into_iter().for_each(|slot| self.retry(slot));
         lost
     }
 
     /// Another program's route came to hold a key of ours, or left it.
     pub(crate) fn foreign(&mut self, key: K, holder: Option<Option<u8>>) {
-        if !self.entries.contains_key(&key) {
+        let Some(slot) = self.entries.find(&key) else {
             return;
-        }
+        };
         if holder.is_some() {
-            self.troubles.entry(key).or_default().foreign = holder;
+            self.troubles.entry(slot).or_default().foreign = holder;
         } else {
-            self.clear_trouble(key);
-            self.mark(key);
+            self.clear_trouble(slot);
+            self.mark(slot);
         }
     }
 
@@ -226,37 +230,37 @@ impl<K: Copy + Ord + Hash, V: Clone + Eq> Table<K, V> {
         if std::mem::replace(&mut self.sweep, true) {
             return;
         }
-        let left = |(key, entry): (&K, &Entry<V>)| entry.desired.is_none().then_some(*key);
-        let mut left: Vec<K> = self.entries.iter().filter_map(left).collect();
-        left.sort_unstable();
-        left.into_iter().for_each(|key| self.mark(key));
+        let undesired =
+            |(slot, _, entry): (Slot, &K, &Entry<V>)| entry.desired.is_none().then_some(slot);
+        let left: Vec<Slot> = self.entries.iter().filter_map(undesired).collect();
+        left.into_iter().for_each(|slot| self.mark(slot));
     }
 
     /// Puts what failed and is due back to work.
     pub(crate) fn wake(&mut self, now: Instant) {
-        while let Some(&(at, key)) = self.retries.first() {
+        while let Some(&(at, slot)) = self.retries.first() {
             if at > now {
                 return;
             }
             self.retries.pop_first();
-            self.retry(key);
+            self.retry(slot);
         }
     }
 
     /// Tries all that failed again at once: the cause may have gone.
     pub(crate) fn wake_all(&mut self) {
-        for (_, key) in std::mem::take(&mut self.retries) {
-            self.retry(key);
+        for (_, slot) in std::mem::take(&mut self.retries) {
+            self.retry(slot);
         }
     }
 
-    fn retry(&mut self, key: K) {
-        if let Some(trouble) = self.troubles.get_mut(&key) {
+    fn retry(&mut self, slot: Slot) {
+        if let Some(trouble) = self.troubles.get_mut(&slot) {
             trouble.retry_at = None;
             // Ask the kernel anew who holds it: an event may have been lost.
             trouble.foreign = None;
         }
-        self.mark(key);
+        self.mark(slot);
     }
 
     /// When the next failed key is due.
@@ -271,10 +275,10 @@ impl<K: Copy + Ord + Hash, V: Clone + Eq> Table<K, V> {
 
     /// The next addition or replacement.
     pub(crate) fn next_upsert(&mut self) -> Option<(K, Step<V>)> {
-        while let Some(key) = self.upserts.pop_front() {
-            match self.take_step(key) {
-                Some(Step::Delete(_)) => self.requeue(key, Need::Delete),
-                Some(step) => return Some((key, step)),
+        while let Some(slot) = self.upserts.pop_front() {
+            match self.take_step(slot) {
+                Some(Step::Delete(_)) => self.requeue(slot, Need::Delete),
+                Some(step) => return Some(self.give_out(slot, step)),
                 None => {}
             }
         }
@@ -283,10 +287,10 @@ impl<K: Copy + Ord + Hash, V: Clone + Eq> Table<K, V> {
 
     /// The next deletion.
     pub(crate) fn next_delete(&mut self) -> Option<(K, Step<V>)> {
-        while let Some(key) = self.deletes.pop_front() {
-            match self.take_step(key) {
-                Some(step @ Step::Delete(_)) => return Some((key, step)),
-                Some(_) => self.requeue(key, Need::Upsert),
+        while let Some(slot) = self.deletes.pop_front() {
+            match self.take_step(slot) {
+                Some(step @ Step::Delete(_)) => return Some(self.give_out(slot, step)),
+                Some(_) => self.requeue(slot, Need::Upsert),
                 None => {}
             }
         }
@@ -294,25 +298,29 @@ impl<K: Copy + Ord + Hash, V: Clone + Eq> Table<K, V> {
     }
 
     /// Says what a key needs that was just taken off its queue.
-    fn take_step(&mut self, key: K) -> Option<Step<V>> {
-        let foreign = self.is_foreign(&key);
-        let entry = self.entries.get_mut(&key)?;
+    fn take_step(&mut self, slot: Slot) -> Option<Step<V>> {
+        let foreign = self.is_foreign(slot);
+        let entry = &mut self.entries[slot];
         entry.queued = false;
         let step = entry.need(self.sweep, foreign).map(|need| entry.step(need));
         if step.is_none() {
-            self.forget_if_empty(key);
+            self.forget_if_empty(slot);
         }
         step
     }
 
+    fn give_out(&mut self, slot: Slot, step: Step<V>) -> (K, Step<V>) {
+        self.entries[slot].on_the_way = true;
+        self.on_the_way.push_back(slot);
+        (self.entries.key(slot), step)
+    }
+
     /// What a key needs changed while it waited: to the other queue with it.
-    fn requeue(&mut self, key: K, need: Need) {
-        if let Some(entry) = self.entries.get_mut(&key) {
-            entry.queued = true;
-        }
+    fn requeue(&mut self, slot: Slot, need: Need) {
+        self.entries[slot].queued = true;
         match need {
-            Need::Upsert => self.upserts.push_back(key),
-            Need::Delete => self.deletes.push_back(key),
+            Need::Upsert => self.upserts.push_back(slot),
+            Need::Delete => self.deletes.push_back(slot),
         }
     }
 
@@ -325,16 +333,19 @@ impl<K: Copy + Ord + Hash, V: Clone + Eq> Table<K, V> {
         result: Result<(), OpError>,
         now: Instant,
     ) -> bool {
-        // A key may have been forgotten while its step was on the way.
-        let entry = self.entries.entry(key).or_insert_with(Entry::new);
+        let Some(slot) = self.come_back(&key) else {
+            return false;
+        };
+        let entry = &mut self.entries[slot];
+        entry.on_the_way = false;
         let Err(error) = result else {
             if value.is_some() && entry.desired.as_ref() == value {
                 entry.actual = Actual::Desired;
-                self.clear_trouble(key);
+                self.clear_trouble(slot);
             } else {
                 entry.actual = entry.relate(value.cloned());
-                self.clear_trouble(key);
-                self.mark(key);
+                self.clear_trouble(slot);
+                self.mark(slot);
             }
             return false;
         };
@@ -343,92 +354,100 @@ impl<K: Copy + Ord + Hash, V: Clone + Eq> Table<K, V> {
             OpError::Foreign { .. } => entry.actual = Actual::Absent,
             OpError::Refused { .. } => {}
         }
-        self.failed(key, error, now)
+        self.failed(slot, error, now)
     }
 
-    fn failed(&mut self, key: K, error: OpError, now: Instant) -> bool {
-        let jitter = self
-            .hash
-            .hash_one((key, self.troubles.get(&key).map(|trouble| trouble.failures)));
-        let trouble = self.troubles.entry(key).or_default();
+    /// The place of a key whose step was given out: the first of those, if outcomes come back in order.
+    fn come_back(&mut self, key: &K) -> Option<Slot> {
+        let at = self
+            .on_the_way
+            .iter()
+            .position(|slot| self.entries.key(*slot) == *key)?;
+        self.on_the_way.remove(at)
+    }
+
+    /// Steps that never came back are as good as lost.
+    pub(crate) fn recall(&mut self) {
+        for slot in std::mem::take(&mut self.on_the_way) {
+            let entry = &mut self.entries[slot];
+            entry.on_the_way = false;
+            entry.actual = Actual::Unknown;
+            self.mark(slot);
+        }
+    }
+
+    fn failed(&mut self, slot: Slot, error: OpError, now: Instant) -> bool {
+        let trouble = self.troubles.entry(slot).or_default();
         if let OpError::Foreign { protocol } = &error {
             trouble.foreign = Some(*protocol);
         }
-        let at = now + backoff(trouble.failures, jitter);
+        let at = now + backoff(trouble.failures, self.entries.dice(slot, trouble.failures));
         trouble.failures = trouble.failures.saturating_add(1);
         if let Some(before) = trouble.retry_at.replace(at) {
-            self.retries.remove(&(before, key));
+            self.retries.remove(&(before, slot));
         }
-        self.retries.insert((at, key));
+        self.retries.insert((at, slot));
         let news = trouble.error.as_ref() != Some(&error);
         trouble.error = Some(error);
         news
     }
 
     /// Queues a key that needs work, unless it waits for its retry.
-    fn mark(&mut self, key: K) {
-        let foreign = self.is_foreign(&key);
-        let waits = !self.troubles.is_empty()
-            && self
-                .troubles
-                .get(&key)
-                .is_some_and(|it| it.retry_at.is_some());
-        let Some(entry) = self.entries.get_mut(&key) else {
-            return;
-        };
+    fn mark(&mut self, slot: Slot) {
+        let foreign = self.is_foreign(slot);
+        let waits = self
+            .troubles
+            .get(&slot)
+            .is_some_and(|trouble| trouble.retry_at.is_some());
+        let entry = &mut self.entries[slot];
         match entry.need(self.sweep, foreign) {
-            None => self.forget_if_empty(key),
+            None => self.forget_if_empty(slot),
             Some(_) if waits || std::mem::replace(&mut entry.queued, true) => {}
-            Some(Need::Upsert) => self.upserts.push_back(key),
-            Some(Need::Delete) => self.deletes.push_back(key),
+            Some(Need::Upsert) => self.upserts.push_back(slot),
+            Some(Need::Delete) => self.deletes.push_back(slot),
         }
     }
 
-    fn is_foreign(&self, key: &K) -> bool {
-        !self.troubles.is_empty()
-            && self
-                .troubles
-                .get(key)
-                .is_some_and(|trouble| trouble.foreign.is_some())
+    fn is_foreign(&self, slot: Slot) -> bool {
+        self.troubles
+            .get(&slot)
+            .is_some_and(|trouble| trouble.foreign.is_some())
     }
 
-    fn forget_if_empty(&mut self, key: K) {
-        let empty = |entry: &Entry<V>| {
-            entry.desired.is_none() && entry.actual == Actual::Absent && !entry.queued
-        };
-        if self.entries.get(&key).is_some_and(empty) {
-            self.entries.remove(&key);
-            self.clear_trouble(key);
+    fn forget_if_empty(&mut self, slot: Slot) {
+        let entry = &self.entries[slot];
+        let referred_to = entry.queued || entry.on_the_way;
+        if entry.desired.is_none() && entry.actual == Actual::Absent && !referred_to {
+            self.clear_trouble(slot);
+            self.entries.remove(slot);
         }
     }
 
     /// A key is as it should be, or there is news about it: its failures no longer count.
-    fn clear_trouble(&mut self, key: K) {
-        if self.troubles.is_empty() {
-            return;
-        }
+    fn clear_trouble(&mut self, slot: Slot) {
         if let Some(at) = self
             .troubles
-            .remove(&key)
+            .remove(&slot)
             .and_then(|trouble| trouble.retry_at)
         {
-            self.retries.remove(&(at, key));
+            self.retries.remove(&(at, slot));
         }
     }
 
     /// One key.
     pub(crate) fn view(&self, key: K) -> Option<View<'_, K, V>> {
-        self.entries.get(&key).map(|entry| self.view_of(key, entry))
+        let slot = self.entries.find(&key)?;
+        Some(self.view_of(slot, key, &self.entries[slot]))
     }
 
     /// Every key, in no particular order.
     pub(crate) fn views(&self) -> impl Iterator<Item = View<'_, K, V>> {
         self.entries
             .iter()
-            .map(|(key, entry)| self.view_of(*key, entry))
+            .map(|(slot, key, entry)| self.view_of(slot, *key, entry))
     }
 
-    fn view_of<'a>(&'a self, key: K, entry: &'a Entry<V>) -> View<'a, K, V> {
+    fn view_of<'a>(&'a self, slot: Slot, key: K, entry: &'a Entry<V>) -> View<'a, K, V> {
         let actual = match &entry.actual {
             Actual::Absent | Actual::Unknown => None,
             Actual::Desired => entry.desired.as_ref(),
@@ -438,7 +457,7 @@ impl<K: Copy + Ord + Hash, V: Clone + Eq> Table<K, V> {
             key,
             desired: entry.desired.as_ref(),
             actual,
-            trouble: self.troubles.get(&key),
+            trouble: self.troubles.get(&slot),
         }
     }
 
@@ -454,8 +473,17 @@ impl<V: Clone + Eq> Entry<V> {
             desired: None,
             actual: Actual::Absent,
             queued: false,
+            on_the_way: false,
             seen: false,
             inherited: false,
+        }
+    }
+
+    /// What nobody has desired yet.
+    fn inherited() -> Self {
+        Self {
+            inherited: true,
+            ..Self::new()
         }
     }
 
