@@ -52,6 +52,11 @@ impl Deadline {
         self.remaining().is_zero()
     }
 
+    /// What is left, for a socket: zero would mean for ever there.
+    fn timeout(self) -> Option<Duration> {
+        Some(self.remaining().max(Duration::from_millis(1)))
+    }
+
     /// Lets `pause` go by, or what is left.
     pub(crate) fn pause(self, pause: Duration) {
         #[expect(
@@ -84,11 +89,9 @@ pub(crate) fn ask(
         None,
     )
     .map_err(NoAnswer::NotThere)?;
-    // A zero timeout would mean for ever. The one for sending holds for `connect` too, which waits while the agent's
-    // backlog is full.
-    let timeout = Some(deadline.remaining().max(Duration::from_millis(1)));
-    set_socket_timeout(&connection, Timeout::Send, timeout).map_err(NoAnswer::NotThere)?;
-    set_socket_timeout(&connection, Timeout::Recv, timeout).map_err(NoAnswer::NotThere)?;
+    // The timeout for sending holds for `connect` too, which waits while the agent's backlog is full.
+    set_socket_timeout(&connection, Timeout::Send, deadline.timeout())
+        .map_err(NoAnswer::NotThere)?;
     let address = SocketAddrUnix::new(socket).map_err(NoAnswer::NotThere)?;
     rustix::net::connect(&connection, &address).map_err(NoAnswer::NotThere)?;
 
@@ -107,6 +110,8 @@ pub(crate) fn ask(
     )
     .map_err(NoAnswer::NotThere)?;
 
+    set_socket_timeout(&connection, Timeout::Recv, deadline.timeout())
+        .map_err(NoAnswer::NotThere)?;
     let mut reply = vec![0; MAX_MESSAGE];
     let length = loop {
         match rustix::net::recv(&connection, &mut reply[..], RecvFlags::empty()) {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
 use serde_json::json;
 
 use crate::support::{Node, Pod, eventually};
@@ -184,6 +185,40 @@ fn adds_survive_a_restart_in_their_midst() {
     }
     assert_eq!(node.agent().endpoints().len(), 30);
     assert_eq!(node.veths().len(), 30);
+}
+
+#[test]
+fn an_agent_that_hangs_stops_nobody() {
+    let mut node = Node::new("10.244.1.0/24");
+    let pod = Pod::new("c0ffee");
+    node.add(&pod);
+    node.stop_agent();
+    // It listens and never accepts.
+    let hanging = rustix::net::socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).unwrap();
+    rustix::net::bind(&hanging, &SocketAddrUnix::new(node.socket()).unwrap()).unwrap();
+    rustix::net::listen(&hanging, 0).unwrap();
+    let config = node.config("1.1.0");
+    let timed = |command: &str| {
+        let started = now();
+        let outcome = node.cni(command, &pod, &config);
+        (outcome, started.elapsed())
+    };
+    std::thread::scope(|scope| {
+        // More than the backlog holds: some wait for the connection, some for the answer.
+        let asked: Vec<_> = (0..4).map(|_| scope.spawn(|| timed("STATUS"))).collect();
+        let deleted = scope.spawn(|| timed("DEL"));
+        for status in asked {
+            let (outcome, taken) = status.join().unwrap();
+            assert_eq!(outcome.error().0, 50);
+            assert!(taken < Duration::from_secs(2), "{taken:?}");
+        }
+        let (outcome, taken) = deleted.join().unwrap();
+        assert!(
+            outcome.ok && taken < Duration::from_secs(8),
+            "{outcome:?} {taken:?}"
+        );
+    });
+    assert_eq!(node.veths(), Vec::<String>::new());
 }
 
 #[test]
