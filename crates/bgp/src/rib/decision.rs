@@ -7,8 +7,8 @@ use std::net::IpAddr;
 use smallvec::SmallVec;
 
 use super::attrs::AttrStore;
+use super::path::Path;
 use super::peer::{PeerIndex, Peers};
-use super::table::Path;
 
 /// The step that decided between paths, in the order in which they are asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -6,8 +6,9 @@ use smallvec::SmallVec;
 
 use super::decision::{Facts, Key, equal};
 use super::list::FIB;
+use super::path::Path;
 use super::peer::PeerIndex;
-use super::table::{Path, Table};
+use super::table::Table;
 
 /// What the kernel is to do with a prefix from now on.
 #[derive(Debug, Clone, PartialEq, Eq)]

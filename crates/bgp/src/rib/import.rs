@@ -9,8 +9,8 @@ use ipnet::IpNet;
 use smallvec::SmallVec;
 
 use super::attrs::{AttrId, AttrStore};
+use super::path::{Offer, Reason};
 use super::peer::{PeerIndex, PeerSession};
-use super::table::{Offer, Reason};
 use super::{Rib, slot};
 use crate::policy::{Applied, Candidate, Outcome, Policy, SourceKind};
 

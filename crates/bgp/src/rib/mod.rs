@@ -12,6 +12,7 @@
 //! the state as it is then.
 
 mod attrs;
+mod choose;
 mod chunk;
 mod decision;
 mod encode;
@@ -21,6 +22,7 @@ mod group;
 mod import;
 mod list;
 mod pages;
+mod path;
 mod peer;
 mod table;
 #[cfg(test)]
@@ -37,10 +39,12 @@ use ipnet::IpNet;
 
 use crate::policy::Policy;
 use attrs::AttrStore;
+use choose::World;
 use decision::Facts;
 use export::{Exporter, GroupKey};
+use path::{Offer, Path};
 use peer::{PathCount, Peer, Peers};
-use table::{Table, World};
+use table::Table;
 
 pub use decision::Why;
 pub use export::Withheld;
@@ -195,6 +199,17 @@ impl Rib {
         }
     }
 
+    /// The peer's stale routes of one family go: one for which it never promised to keep forwarding (RFC 4724 §4.2).
+    pub fn forget_stale(&mut self, peer: PeerIndex, generation: Generation, family: Family) {
+        if self
+            .peers
+            .get(peer)
+            .is_some_and(|peer| peer.generation == generation)
+        {
+            self.sweep_stale(peer, family);
+        }
+    }
+
     /// The peer has sent all its routes of a family: what is stale among them goes.
     pub fn end_of_rib(&mut self, peer: PeerIndex, generation: Generation, family: Family) {
         if self.live(peer, generation).is_some() {
@@ -217,7 +232,7 @@ impl Rib {
     }
 
     /// Removes those of a peer's paths.
-    fn sweep(&mut self, peer: PeerIndex, family: Family, goes: impl Fn(&table::Path) -> bool) {
+    fn sweep(&mut self, peer: PeerIndex, family: Family, goes: impl Fn(&Path) -> bool) {
         let Some(slot) = slot(family) else { return };
         let Some(PathCount { all, .. }) = self.peers.get(peer).map(|peer| peer.paths[slot]) else {
             return;
@@ -277,7 +292,7 @@ impl Rib {
         {
             let id = self.attrs.intern(attributes);
             let (table, mut world) = self.table(slot_of(prefix));
-            let offer = table::Offer {
+            let offer = Offer {
                 received: id,
                 verdict: Ok(id),
             };

@@ -8,8 +8,9 @@ use ipnet::IpNet;
 use super::decision::{Facts, Key, Why, equal, explain};
 use super::export::{Exporter, Withheld};
 use super::import::Rejected;
+use super::path::Path;
 use super::peer::PeerIndex;
-use super::table::{Path, Table};
+use super::table::Table;
 use super::{Rib, encode, slot};
 use crate::policy::Outcome;
 

@@ -61,6 +61,17 @@ fn they_go_when_their_time_is_over() {
 }
 
 #[test]
+fn one_family_may_go_before_the_other() {
+    let mut bed = restarting();
+    bed.rib
+        .forget_stale(PeerIndex(1), bed.generation(1), Family::IPV6_UNICAST);
+    assert_eq!(bed.told(2).len(), 2);
+    bed.rib
+        .forget_stale(PeerIndex(1), bed.generation(1), Family::IPV4_UNICAST);
+    assert!(bed.told(2).is_empty());
+}
+
+#[test]
 fn a_peer_that_forwarded_nothing_starts_empty() {
     let mut bed = restarting();
     bed.up(1, external(1, 65001));
