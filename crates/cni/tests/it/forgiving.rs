@@ -1,12 +1,13 @@
 //! What happens when something is not there: the agent, the namespace, the attachment.
 
 use std::collections::BTreeSet;
+use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
 use serde_json::json;
 
-use crate::support::{Node, Pod, eventually};
+use crate::support::{Node, Pod, eventually, shim};
 
 #[expect(clippy::disallowed_methods, reason = "tests measure what is real")]
 fn now() -> Instant {
@@ -187,6 +188,97 @@ fn adds_survive_a_restart_in_their_midst() {
     assert_eq!(node.veths().len(), 30);
 }
 
+/// Somebody listens at the node's socket who is no agent.
+fn impostor(node: &Node) -> std::os::fd::OwnedFd {
+    let listener = rustix::net::socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).unwrap();
+    rustix::net::bind(&listener, &SocketAddrUnix::new(node.socket()).unwrap()).unwrap();
+    rustix::net::listen(&listener, 0).unwrap();
+    listener
+}
+
+#[test]
+fn an_add_whose_agent_died_is_done_anew() {
+    let mut node = Node::new("10.244.1.0/24");
+    let pod = Pod::new("c0ffee");
+    // What the dead agent had made, and never told.
+    node.add(&pod);
+    node.stop_agent();
+    let dying = impostor(&node);
+    let socket = node.socket();
+    let config = node.config("1.0.0");
+    let result = std::thread::scope(|scope| {
+        let (netns, path, id) = (&node.netns, &pod.path, &pod.container_id);
+        let variables = [
+            ("CNI_COMMAND", "ADD"),
+            ("CNI_CONTAINERID", id),
+            ("CNI_NETNS", path),
+            ("CNI_IFNAME", "eth0"),
+            ("CNI_PATH", "/"),
+        ];
+        let add = scope.spawn(move || {
+            netlink::netns::in_netns(netns, || Ok(shim(&variables, &config.to_string()))).unwrap()
+        });
+        // It takes the request with it.
+        drop(rustix::net::accept(&dying).unwrap());
+        drop(dying);
+        std::fs::remove_file(&socket).unwrap();
+        let agent_config = agent::pods::PodsConfig::new(socket);
+        let sink = std::sync::Arc::clone(&node.routes);
+        let agent = netlink::netns::in_netns(netns, || {
+            Ok(agent::pods::spawn(&agent_config, sink).unwrap())
+        })
+        .unwrap();
+        agent.set_pools(&["10.244.1.0/24".parse().unwrap()], 1400);
+        let outcome = add.join().unwrap();
+        agent.stop();
+        outcome.success()
+    });
+    assert_eq!(
+        result["ips"][0]["address"], "10.244.1.2/32",
+        "the first one's address rests"
+    );
+    assert_eq!(node.veths().len(), 1);
+    assert!(
+        pod.run("ip -o addr show dev eth0")
+            .contains("10.244.1.2/32")
+    );
+}
+
+#[test]
+fn a_shim_that_is_killed_leaves_nothing() {
+    let node = Node::new("10.244.1.0/24");
+    let pod = Pod::new("c0ffee");
+    let config = node.config("1.0.0");
+    // While this is held, the agent is in the midst of the ADD.
+    let held = node.routes.refuse.lock().unwrap();
+    let start = || {
+        let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_margay-cni"))
+            .envs([
+                ("CNI_COMMAND", "ADD"),
+                ("CNI_CONTAINERID", &pod.container_id),
+                ("CNI_NETNS", &pod.path),
+            ])
+            .envs([("CNI_IFNAME", "eth0"), ("CNI_PATH", "/")])
+            .stdin(std::process::Stdio::piped())
+            .spawn()?;
+        child
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(config.to_string().as_bytes())?;
+        Ok(child)
+    };
+    let mut child = netlink::netns::in_netns(&node.netns, start).unwrap();
+    eventually("the pod is wired", || node.agent().endpoints().len() == 1);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    drop(held);
+    eventually("it is undone", || {
+        node.agent().endpoints().is_empty() && node.veths().is_empty()
+    });
+    assert!(node.routes.live.lock().unwrap().is_empty());
+}
+
 #[test]
 fn an_agent_that_hangs_stops_nobody() {
     let mut node = Node::new("10.244.1.0/24");
@@ -194,9 +286,7 @@ fn an_agent_that_hangs_stops_nobody() {
     node.add(&pod);
     node.stop_agent();
     // It listens and never accepts.
-    let hanging = rustix::net::socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).unwrap();
-    rustix::net::bind(&hanging, &SocketAddrUnix::new(node.socket()).unwrap()).unwrap();
-    rustix::net::listen(&hanging, 0).unwrap();
+    let _hanging = impostor(&node);
     let config = node.config("1.1.0");
     let timed = |command: &str| {
         let started = now();
