@@ -6,9 +6,11 @@
 //! Versions count changes. They say which of two places comes first, and which changes a reader has walked past; when
 //! the four octets are used up, everything is numbered anew.
 
+use std::ops::{Index, IndexMut};
+
 use super::pages::{NONE, Record, Slab};
 
-/// A net, or a reader's place, in the change list. Links are indices of the same slab.
+/// A net, or a reader's place, in the change list. Links are indices of [`Nodes`].
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Net {
     prev: u32,
@@ -88,6 +90,75 @@ impl Net {
     }
 }
 
+/// The nodes of a list: nets and places by one kind of index, yet each in a slab of its own, so that readers' places
+/// do not keep the memory of a table that has become empty.
+#[derive(Debug)]
+pub(super) struct Nodes {
+    nets: Slab<Net>,
+    places: Slab<Net>,
+}
+
+/// In an index: it is a place's.
+const PLACE_INDEX: u32 = 1 << 31;
+
+impl Nodes {
+    pub(super) fn new() -> Self {
+        Self {
+            nets: Slab::new(),
+            places: Slab::new(),
+        }
+    }
+
+    pub(super) fn insert(&mut self, net: Net) -> u32 {
+        self.nets.insert(net)
+    }
+
+    fn insert_place(&mut self, place: Net) -> u32 {
+        self.places.insert(place) | PLACE_INDEX
+    }
+
+    pub(super) fn remove(&mut self, index: u32) {
+        match index & PLACE_INDEX {
+            0 => self.nets.remove(index),
+            _ => self.places.remove(index & !PLACE_INDEX),
+        }
+    }
+
+    /// How many nets there are.
+    pub(super) fn len(&self) -> u32 {
+        self.nets.len()
+    }
+
+    /// One above the highest index of a net.
+    pub(super) fn end(&self) -> u32 {
+        self.nets.end()
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.nets.bytes() + self.places.bytes()
+    }
+}
+
+impl Index<u32> for Nodes {
+    type Output = Net;
+
+    fn index(&self, index: u32) -> &Net {
+        match index & PLACE_INDEX {
+            0 => &self.nets[index],
+            _ => &self.places[index & !PLACE_INDEX],
+        }
+    }
+}
+
+impl IndexMut<u32> for Nodes {
+    fn index_mut(&mut self, index: u32) -> &mut Net {
+        match index & PLACE_INDEX {
+            0 => &mut self.nets[index],
+            _ => &mut self.places[index & !PLACE_INDEX],
+        }
+    }
+}
+
 /// A place in the list that any number of readers share. Copies are names, not owners: each reader enters and leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place(u32);
@@ -108,7 +179,7 @@ struct Marker {
     holders: u32,
 }
 
-/// Order and numbers; the nodes live in the family's slab.
+/// Order and numbers; the family keeps the nodes.
 #[derive(Debug)]
 pub(super) struct ChangeList {
     first: u32,
@@ -146,7 +217,7 @@ impl ChangeList {
     }
 
     /// Moves a net to the end, with a new version. `fresh`: it is not in the list yet.
-    pub(super) fn touch(&mut self, nets: &mut Slab<Net>, net: u32, fresh: bool) {
+    pub(super) fn touch(&mut self, nets: &mut Nodes, net: u32, fresh: bool) {
         if !fresh {
             self.unlink(nets, net);
         }
@@ -155,7 +226,7 @@ impl ChangeList {
         self.link_after(nets, net, self.last);
     }
 
-    pub(super) fn unlink(&mut self, nets: &mut Slab<Net>, node: u32) {
+    pub(super) fn unlink(&mut self, nets: &mut Nodes, node: u32) {
         let Net { prev, next, .. } = nets[node];
         match prev {
             NONE => self.first = next,
@@ -167,7 +238,7 @@ impl ChangeList {
         }
     }
 
-    fn link_after(&mut self, nets: &mut Slab<Net>, node: u32, prev: u32) {
+    fn link_after(&mut self, nets: &mut Nodes, node: u32, prev: u32) {
         let next = match prev {
             NONE => std::mem::replace(&mut self.first, node),
             prev => std::mem::replace(&mut nets[prev].next, node),
@@ -181,7 +252,7 @@ impl ChangeList {
     }
 
     /// The first net after a node, places skipped.
-    pub(super) fn next_net(&self, nets: &Slab<Net>, node: u32) -> Option<u32> {
+    pub(super) fn next_net(&self, nets: &Nodes, node: u32) -> Option<u32> {
         let mut node = nets[node].next;
         while node != NONE {
             if nets[node].is_net() {
@@ -193,7 +264,7 @@ impl ChangeList {
     }
 
     /// Enters a reader before everything.
-    pub(super) fn enter_first(&mut self, nets: &mut Slab<Net>) -> Place {
+    pub(super) fn enter_first(&mut self, nets: &mut Nodes) -> Place {
         match self.first {
             first if first != NONE && !nets[first].is_net() && nets[first].version == 0 => {
                 let place = Place(first);
@@ -205,7 +276,7 @@ impl ChangeList {
     }
 
     /// Enters a reader right after a net that it has walked to.
-    pub(super) fn enter_after(&mut self, nets: &mut Slab<Net>, net: u32) -> Place {
+    pub(super) fn enter_after(&mut self, nets: &mut Nodes, net: u32) -> Place {
         let Net { next, version, .. } = nets[net];
         // Only a place of the very same version stands for the same knowledge: nets that stood between may have moved.
         if next != NONE && !nets[next].is_net() && nets[next].version == version {
@@ -216,8 +287,8 @@ impl ChangeList {
         self.make_place(nets, net, version)
     }
 
-    fn make_place(&mut self, nets: &mut Slab<Net>, after: u32, version: u32) -> Place {
-        let node = nets.insert(Net::new());
+    fn make_place(&mut self, nets: &mut Nodes, after: u32, version: u32) -> Place {
+        let node = nets.insert_place(Net::new());
         let marker = self.markers.insert(Marker {
             node,
             readers: 1,
@@ -230,33 +301,33 @@ impl ChangeList {
         Place(node)
     }
 
-    fn marker(&mut self, nets: &Slab<Net>, place: Place) -> &mut Marker {
+    fn marker(&mut self, nets: &Nodes, place: Place) -> &mut Marker {
         &mut self.markers[nets[place.0].head() as usize]
     }
 
     /// Enters another reader.
-    pub(super) fn enter(&mut self, nets: &Slab<Net>, place: Place) {
+    pub(super) fn enter(&mut self, nets: &Nodes, place: Place) {
         self.marker(nets, place).readers += 1;
     }
 
     /// A reader leaves.
-    pub(super) fn leave(&mut self, nets: &mut Slab<Net>, place: Place) {
+    pub(super) fn leave(&mut self, nets: &mut Nodes, place: Place) {
         self.marker(nets, place).readers -= 1;
         self.forget_unused(nets, place);
     }
 
     /// Keeps the place without being a reader.
-    pub(super) fn hold(&mut self, nets: &Slab<Net>, place: Place) {
+    pub(super) fn hold(&mut self, nets: &Nodes, place: Place) {
         self.marker(nets, place).holders += 1;
     }
 
     /// Undoes [`hold`](Self::hold).
-    pub(super) fn release(&mut self, nets: &mut Slab<Net>, place: Place) {
+    pub(super) fn release(&mut self, nets: &mut Nodes, place: Place) {
         self.marker(nets, place).holders -= 1;
         self.forget_unused(nets, place);
     }
 
-    fn forget_unused(&mut self, nets: &mut Slab<Net>, place: Place) {
+    fn forget_unused(&mut self, nets: &mut Nodes, place: Place) {
         let marker = nets[place.0].head() as usize;
         if self.markers[marker].readers == 0 && self.markers[marker].holders == 0 {
             self.markers.remove(marker);
@@ -266,7 +337,7 @@ impl ChangeList {
     }
 
     /// The lowest version among the readers' places: what everyone has seen. `None` without readers.
-    pub(super) fn seen_by_all(&self, nets: &Slab<Net>) -> Option<u32> {
+    pub(super) fn seen_by_all(&self, nets: &Nodes) -> Option<u32> {
         self.markers
             .iter()
             .filter(|(_, marker)| marker.readers > 0)
@@ -275,14 +346,14 @@ impl ChangeList {
     }
 
     /// Whether all readers have walked past this version; may say no when asking is too dear.
-    pub(super) fn all_passed(&self, nets: &Slab<Net>, version: u32) -> bool {
+    pub(super) fn all_passed(&self, nets: &Nodes, version: u32) -> bool {
         self.markers.len() <= MANY_PLACES
             && self.seen_by_all(nets).is_none_or(|seen| seen >= version)
     }
 
     /// Numbers everything anew from 1, in the order of the list. Returns a map from old to new versions; those that
     /// lie between two nodes' take the number of the later one.
-    pub(super) fn renumber(&mut self, nets: &mut Slab<Net>) -> impl Fn(u32) -> u32 + use<> {
+    pub(super) fn renumber(&mut self, nets: &mut Nodes) -> impl Fn(u32) -> u32 + use<> {
         let mut old = Vec::new();
         let mut node = self.first;
         while node != NONE {

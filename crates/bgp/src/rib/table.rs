@@ -10,7 +10,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::attrs::AttrId;
 use super::group::{GroupOut, Reader};
-use super::list::{BEST, CHANGED, ChangeList, FIB, MOVED, Net, Place};
+use super::list::{BEST, CHANGED, ChangeList, FIB, MOVED, Net, Nodes, Place};
 use super::pages::{NONE, Pages, Slab};
 use super::path::Path;
 use super::peer::PeerIndex;
@@ -28,7 +28,7 @@ pub(super) struct Table {
     pub(super) family: Family,
     /// 0 for IPv4, 1 for IPv6.
     pub(super) slot: usize,
-    pub(super) nets: Slab<Net>,
+    pub(super) nets: Nodes,
     prefixes: Prefixes,
     index: HashTable<u32>,
     hasher: FixedState,
@@ -56,7 +56,7 @@ impl Table {
         Self {
             family,
             slot: usize::from(!v4),
-            nets: Slab::new(),
+            nets: Nodes::new(),
             prefixes: if v4 {
                 Prefixes::V4(Pages::new())
             } else {
@@ -296,7 +296,7 @@ impl Table {
 }
 
 fn insert<P: Copy + Default + std::fmt::Debug>(
-    nets: &mut Slab<Net>,
+    nets: &mut Nodes,
     prefixes: &mut Pages<P>,
     prefix: P,
 ) -> u32 {

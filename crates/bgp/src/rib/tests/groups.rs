@@ -150,6 +150,21 @@ fn unheard_changes_leave_nothing_behind() {
 }
 
 #[test]
+fn an_empty_table_gives_its_memory_back() {
+    let mut bed = Bed::new();
+    bed.up(1, external(1, 65001));
+    bed.up(2, external(2, 65002));
+    bed.drain_all();
+    bed.announce_nets(1, &via(1, &[65001]), &nets(5000));
+    bed.drain_all();
+    let full = bed.rib.memory().octets;
+    bed.down(1, DownKind::Drop);
+    bed.drain_all();
+    let empty = bed.rib.memory().octets;
+    assert!(empty * 5 < full, "{empty} of {full} octets are left");
+}
+
+#[test]
 fn end_of_rib_follows_the_first_dump() {
     let mut bed = Bed::new();
     bed.up(1, external(1, 65001));
