@@ -5,16 +5,18 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use bgp::config::SpeakerConfig;
 use bgp::session::ConnId;
 use bgp::speaker::{Event, Speaker, Transport};
 use bytes::Bytes;
 use socket2::Socket;
 use tokio::sync::{mpsc, oneshot, watch};
-use tracing::debug;
+use tracing::{debug, warn};
 
+use crate::command::{Command, reply};
 use crate::connection::{Connection, Phase, Written};
 use crate::poller::{Poller, Ready, Wait};
-use crate::{Command, RouteFeed, log, socket};
+use crate::{RouteFeed, log, socket};
 
 /// What is read from a connection before the next one, and the timers, have their turn.
 const READ_CHUNK: usize = 64 * 1024;
@@ -26,6 +28,8 @@ const ACCEPTS: usize = 64;
 const CHANGES: usize = 4096;
 /// How long the peer may take to read our last words.
 const CLOSE_TIME: Duration = Duration::from_secs(2);
+/// How long nothing is accepted after the kernel had no descriptor or memory for it.
+const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 /// Tokens from here up are listeners; a connection's number never gets there.
 const LISTENERS: u64 = u64::MAX - 0xffff;
 
@@ -33,17 +37,17 @@ const LISTENERS: u64 = u64::MAX - 0xffff;
     clippy::disallowed_methods,
     reason = "the edge where the machine's time comes from"
 )]
-fn now() -> Instant {
+pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
 /// Owner of everything. See the crate's documentation for the order of its work.
 #[derive(Debug)]
 pub(crate) struct Engine {
-    speaker: Speaker,
+    pub(crate) speaker: Speaker,
     poller: Poller,
-    listeners: Vec<Socket>,
-    connections: HashMap<ConnId, Connection>,
+    pub(crate) listeners: Vec<Socket>,
+    pub(crate) connections: HashMap<ConnId, Connection>,
     /// Connections of which some must still be closed for good.
     closing: usize,
     /// Connections that have more to write than one turn allows.
@@ -51,14 +55,16 @@ pub(crate) struct Engine {
     buffer: Box<[u8]>,
     ready: Vec<Ready>,
     commands: mpsc::Receiver<Command>,
-    config: watch::Receiver<Option<bgp::config::SpeakerConfig>>,
-    feed: Option<mpsc::Sender<RouteFeed>>,
+    pub(crate) config: watch::Receiver<Option<SpeakerConfig>>,
+    pub(crate) feed: Option<mpsc::Sender<RouteFeed>>,
     /// The speaker may have route changes that are not in the feed yet.
     routes_wait: bool,
     /// `Synced` is to follow them.
     sync_waits: bool,
+    /// Listeners are left alone until then.
+    accept_pause: Option<Instant>,
     /// Answer when the last connection is closed.
-    shutdown: Option<oneshot::Sender<()>>,
+    pub(crate) shutdown: Option<oneshot::Sender<()>>,
 }
 
 impl Engine {
@@ -67,7 +73,7 @@ impl Engine {
         speaker: Speaker,
         listeners: Vec<Socket>,
         commands: mpsc::Receiver<Command>,
-        config: watch::Receiver<Option<bgp::config::SpeakerConfig>>,
+        config: watch::Receiver<Option<SpeakerConfig>>,
         feed: mpsc::Sender<RouteFeed>,
     ) -> io::Result<Self> {
         let poller = Poller::new()?;
@@ -88,6 +94,7 @@ impl Engine {
             feed: Some(feed),
             routes_wait: true,
             sync_waits: false,
+            accept_pause: None,
             shutdown: None,
         })
     }
@@ -147,7 +154,11 @@ impl Engine {
             })
             .into_iter()
             .flatten();
-        speaker.into_iter().chain(closing).min()
+        speaker
+            .into_iter()
+            .chain(self.accept_pause)
+            .chain(closing)
+            .min()
     }
 
     fn serve_timers(&mut self) {
@@ -170,51 +181,13 @@ impl Engine {
         self.closing = self.connections.values().filter(closing).count();
     }
 
-    fn configure(&mut self) {
+    pub(crate) fn configure(&mut self) {
         let config = self.config.borrow_and_update().clone();
         if let Some(config) = config
             && self.shutdown.is_none()
         {
             self.speaker.set_config(config, now());
         }
-    }
-
-    /// Serves a command; false: stop at once.
-    fn command(&mut self, command: Command) -> bool {
-        // A question that follows a new configuration is about that one.
-        if self.config.has_changed().unwrap_or(false) {
-            self.configure();
-        }
-        let speaker = &mut self.speaker;
-        match command {
-            Command::Peers(answer) => reply(answer, speaker.peers(now())),
-            Command::Routes(selection, answer) => reply(answer, speaker.routes(&selection)),
-            Command::RoutesFrom(peer, selection, answer) => {
-                reply(answer, speaker.routes_from(peer, &selection))
-            }
-            Command::RoutesTo(peer, selection, answer) => {
-                reply(answer, speaker.routes_to(peer, &selection))
-            }
-            Command::Memory(answer) => reply(answer, speaker.memory()),
-            Command::NextHops(costs) => {
-                for (address, cost) in costs {
-                    speaker.set_next_hop(address, cost);
-                }
-            }
-            Command::Shutdown(text, answer) => {
-                self.listeners.clear();
-                self.feed = None;
-                speaker.shutdown(&text, now());
-                self.shutdown = Some(answer);
-            }
-            Command::Abandon(answer) => {
-                self.listeners.clear();
-                self.connections.clear();
-                reply(answer, ());
-                return false;
-            }
-        }
-        true
     }
 
     /// Gives every ready socket its turn.
@@ -251,13 +224,24 @@ impl Engine {
             let (socket, remote) = match socket.accept() {
                 Ok((socket, remote)) => (socket, remote),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // It was there, and is gone again.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
                 Err(error) => {
-                    debug!(%error, "accept failed");
-                    return;
+                    warn!(%error, "cannot accept connections");
+                    self.accept_pause = Some(now() + ACCEPT_PAUSE);
+                    return self.watch_listeners(Wait::Nothing);
                 }
             };
             if let Err(error) = self.accepted(socket, remote.as_socket()) {
                 debug!(%error, "incoming connection dropped");
+            }
+        }
+    }
+
+    fn watch_listeners(&mut self, wait: Wait) {
+        for (token, listener) in (LISTENERS..).zip(&self.listeners) {
+            if let Err(error) = self.poller.modify(listener, token, wait) {
+                warn!(%error, "cannot watch a listening socket");
             }
         }
     }
@@ -481,12 +465,6 @@ impl Engine {
             }
             return;
         }
-    }
-}
-
-fn reply<T>(answer: oneshot::Sender<T>, value: T) {
-    if answer.send(value).is_err() {
-        debug!("who asked has gone");
     }
 }
 

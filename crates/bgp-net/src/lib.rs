@@ -19,6 +19,7 @@
 //! dropped, or by [`Handle::abandon`], or when the process dies, the sockets close without a word, and peers with
 //! graceful restart keep our routes until a successor is there.
 
+mod command;
 mod connection;
 mod engine;
 mod log;
@@ -39,6 +40,7 @@ use tokio::runtime;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, warn};
 
+use command::Command;
 use engine::Engine;
 
 /// Where peers' connections are accepted.
@@ -108,18 +110,6 @@ impl Routes {
     pub fn try_recv(&mut self) -> Option<RouteFeed> {
         self.feed.try_recv().ok()
     }
-}
-
-#[derive(Debug)]
-enum Command {
-    Peers(oneshot::Sender<Vec<PeerStatus>>),
-    Routes(Selection, oneshot::Sender<Vec<RouteView>>),
-    RoutesFrom(IpAddr, Selection, oneshot::Sender<Option<Vec<RouteView>>>),
-    RoutesTo(IpAddr, Selection, oneshot::Sender<Option<Vec<ExportView>>>),
-    Memory(oneshot::Sender<Memory>),
-    NextHops(Vec<(IpAddr, Option<u32>)>),
-    Shutdown(String, oneshot::Sender<()>),
-    Abandon(oneshot::Sender<()>),
 }
 
 /// A running speaker. When the last clone is dropped it stops as [`abandon`](Self::abandon) does.

@@ -39,6 +39,8 @@ pub(crate) enum Wait {
     Write,
     /// Both.
     Both,
+    /// Only errors.
+    Nothing,
 }
 
 impl From<Wait> for EventFlags {
@@ -46,6 +48,7 @@ impl From<Wait> for EventFlags {
         match wait {
             Wait::Read => Self::IN,
             Wait::Write => Self::OUT,
+            Wait::Nothing => Self::empty(),
             Wait::Both => Self::IN | Self::OUT,
         }
     }

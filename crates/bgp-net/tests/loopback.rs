@@ -1,5 +1,5 @@
 //! Speakers on real sockets, each on a loopback address of its own. Next hops are made up: nobody takes one in 127/8.
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "tests")]
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};

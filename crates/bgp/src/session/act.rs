@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use bgp_wire::header::kind;
 use bgp_wire::notification::{cease, code, fsm_error};
-use bgp_wire::{Family, Notification, RouteRefresh, Update};
+use bgp_wire::{Notification, RouteRefresh, Update};
 use bytes::Bytes;
 
 use super::connection::Connection;
@@ -13,8 +13,8 @@ use super::fsm::{self, Action, Event, State};
 use super::open::{self, Negotiated};
 use super::timer::Timer;
 use super::{
-    LATE, MIN_DIAL_TIME, MIN_SEND_HOLD, OPEN_TIME, Opener, Output, Routes, STABLE_TIME, STALE_TIME,
-    Session, Side,
+    LATE, MIN_DIAL_TIME, MIN_SEND_HOLD, OPEN_TIME, Opener, Output, Routes, STABLE_TIME, Session,
+    Side,
 };
 
 /// What belongs to an event beyond its kind.
@@ -46,12 +46,12 @@ impl Detail<'_, '_> {
 
 /// A transition while its actions are done.
 #[derive(Debug)]
-struct Step<'a, 'b> {
-    side: Side,
-    event: Event,
+pub(super) struct Step<'a, 'b> {
+    pub(super) side: Side,
+    pub(super) event: Event,
     detail: Detail<'a, 'b>,
-    ended: Option<Ended>,
-    now: Instant,
+    pub(super) ended: Option<Ended>,
+    pub(super) now: Instant,
 }
 
 impl Session {
@@ -284,6 +284,14 @@ impl Session {
         self.timers.set(Timer::ConnectRetry, now + pause);
     }
 
+    /// Gives up a dial that is under way.
+    pub(super) fn abandon_dial(&mut self) {
+        if self.slot(Side::Out).state == State::Connect {
+            self.close(Side::Out);
+            self.slots[Side::Out as usize].state = State::Active;
+        }
+    }
+
     fn agree(&mut self, side: Side, negotiated: Box<Negotiated>, now: Instant) {
         let Some(connection) = &mut self.slots[side as usize].connection else {
             return;
@@ -360,56 +368,6 @@ impl Session {
         if self.slot(other).state != State::Idle {
             self.collide(other, now, routes);
         }
-    }
-
-    /// The peer is back: the RIB has dropped the stale routes of families for which it did not keep forwarding, the rest
-    /// waits for its End-of-RIB, though not for ever (RFC 4724 §4.2).
-    fn returned(&mut self, negotiated: &Negotiated, now: Instant) {
-        self.timers.stop(Timer::Restart);
-        self.stale
-            .retain(|family| negotiated.forwarding().contains(family));
-        if !self.stale.is_empty() {
-            self.timers.set(Timer::Stale, now + STALE_TIME);
-        }
-    }
-
-    fn down(&mut self, step: &Step<'_, '_>, routes: &mut impl Routes) {
-        self.timers.stop(Timer::Stable);
-        self.timers.stop(Timer::Stale);
-        self.stale.clear();
-        if let Some((restart_time, families)) = self.kept(step) {
-            self.timers.set(Timer::Restart, step.now + restart_time);
-            self.stale = families;
-        }
-        self.awaited.clear();
-        self.flaps = self.flaps.saturating_add(1);
-        routes.down(&self.stale);
-        let ended = step
-            .ended
-            .clone()
-            .unwrap_or_else(|| Ended::local("session ended"));
-        self.outputs.push_back(Output::Down(ended));
-    }
-
-    /// Which routes outlive the session, and for how long: where TCP ended without a word (RFC 4724 §4.2), and where
-    /// both sides said so, after any error but a Hard Reset (RFC 8538 §4).
-    fn kept(&self, step: &Step<'_, '_>) -> Option<(Duration, Vec<Family>)> {
-        let negotiated = self
-            .slot(step.side)
-            .connection
-            .as_ref()?
-            .negotiated
-            .as_deref()?;
-        let restart = negotiated.graceful_restart.as_ref()?;
-        let silent = matches!(step.event, Event::Lost | Event::PeerRestarted);
-        let hard = step
-            .ended
-            .as_ref()
-            .and_then(|ended| ended.notification.as_ref())
-            .is_some_and(|n| (n.code, n.subcode) == (code::CEASE, cease::HARD_RESET));
-        let keep = silent || (restart.notification && step.event != Event::Stop && !hard);
-        (keep && !restart.restart_time.is_zero() && !restart.families.is_empty())
-            .then(|| (restart.restart_time, restart.families.clone()))
     }
 
     /// Remembers an end for the operator. A connection that lost a collision is nothing to speak of, and a dial that

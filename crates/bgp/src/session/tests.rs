@@ -1,10 +1,20 @@
 //! The FSM as a whole, and the machine under any sequence of events.
 
 use std::fmt::Write as _;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
 
+use bgp_wire::capability::GracefulRestart;
+use bgp_wire::{Capability, Family, Notification, Open, RouteRefresh, Update, header};
+use bytes::Bytes;
 use expect_test::expect;
+use proptest::prelude::*;
 
-use super::fsm::{Action, Event, State, step};
+use super::fsm::{Action, Event, step};
+use super::timer::Timer;
+use super::{ConnId, LocalRestart, Output, Routes, Session, Settings, Side, State};
+use crate::config::{PeerConfig, SpeakerConfig};
+use crate::session::open::Negotiated;
 
 /// Every state under every event: a change of any transition shows here.
 #[test]
@@ -116,4 +126,401 @@ fn transitions_keep_their_promises() {
             }
         }
     }
+}
+
+/// Stands for the RIB: checks that what it is told makes sense.
+#[derive(Debug, Default)]
+struct Recorder {
+    up: bool,
+    stale: bool,
+    updates: usize,
+}
+
+impl Routes for Recorder {
+    fn up(&mut self, negotiated: &Negotiated, _: SocketAddr) {
+        assert!(!self.up, "up twice");
+        assert!(!negotiated.families.is_empty());
+        self.up = true;
+    }
+
+    fn down(&mut self, keep: &[Family]) {
+        assert!(self.up, "down twice");
+        self.up = false;
+        self.stale = !keep.is_empty();
+    }
+
+    fn update(&mut self, _: &Update<'_>) {
+        assert!(self.up, "routes of a session that is not up");
+        self.updates += 1;
+    }
+
+    fn end_of_rib(&mut self, _: Family) {
+        assert!(self.up);
+    }
+
+    fn stale_expired(&mut self) {
+        self.stale = false;
+    }
+
+    fn refresh(&mut self, _: Family) {
+        assert!(self.up);
+    }
+
+    fn poll_transmit(&mut self) -> Option<Bytes> {
+        assert!(self.up);
+        None
+    }
+}
+
+/// What may happen to a session; indices choose among the connections that there are, or were.
+#[derive(Debug, Clone)]
+enum Input {
+    Incoming,
+    Connected(usize),
+    Closed(usize),
+    Open {
+        conn: usize,
+        asn: u32,
+        hold_time: u16,
+        restart: bool,
+    },
+    Keepalive(usize),
+    Notification(usize),
+    EndOfRib(usize),
+    Refresh(usize),
+    Junk(usize, Vec<u8>),
+    Read(usize),
+    Pass(Duration),
+    Stop,
+    Start,
+    Reset,
+    Passive(bool),
+}
+
+fn input() -> impl Strategy<Value = Input> {
+    let conn = 0..4_usize;
+    prop_oneof![
+        3 => Just(Input::Incoming),
+        6 => conn.clone().prop_map(Input::Connected),
+        2 => conn.clone().prop_map(Input::Closed),
+        8 => (conn.clone(), prop_oneof![9 => Just(65002), 1 => Just(7)], prop_oneof![Just(0_u16), Just(3), Just(90)], any::<bool>())
+            .prop_map(|(conn, asn, hold_time, restart)| Input::Open { conn, asn, hold_time, restart }),
+        8 => conn.clone().prop_map(Input::Keepalive),
+        1 => conn.clone().prop_map(Input::Notification),
+        2 => conn.clone().prop_map(Input::EndOfRib),
+        1 => conn.clone().prop_map(Input::Refresh),
+        1 => (conn.clone(), prop::collection::vec(any::<u8>(), 0..40)).prop_map(|(conn, junk)| Input::Junk(conn, junk)),
+        4 => conn.prop_map(Input::Read),
+        4 => (0..40_000_u64).prop_map(|ms| Input::Pass(Duration::from_millis(ms))),
+        1 => (0..1000_u64).prop_map(|s| Input::Pass(Duration::from_secs(s))),
+        1 => Just(Input::Stop),
+        2 => Just(Input::Start),
+        1 => Just(Input::Reset),
+        1 => any::<bool>().prop_map(Input::Passive),
+    ]
+}
+
+/// A session under test, with its surroundings.
+struct Bench {
+    session: Session,
+    config: PeerConfig,
+    routes: Recorder,
+    now: Instant,
+    connections: Vec<ConnId>,
+}
+
+impl Bench {
+    fn new(graceful: bool) -> Self {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "any instant does as the start of virtual time"
+        )]
+        let now = Instant::now();
+        let config = PeerConfig {
+            graceful_restart: graceful.then_some(Duration::from_secs(120)),
+            ..PeerConfig::new(65002)
+        };
+        let settings = Settings::new(
+            &SpeakerConfig::new(65001, Ipv4Addr::new(10, 0, 0, 1)),
+            &config,
+        );
+        let mut session = Session::new(0, 0, settings, &config, 1, now);
+        session.set_restart(LocalRestart {
+            restarting: false,
+            forwarding: true,
+        });
+        let mut bench = Self {
+            session,
+            config,
+            routes: Recorder::default(),
+            now,
+            connections: Vec::new(),
+        };
+        bench.session.start(now, &mut bench.routes);
+        bench.settle();
+        bench
+    }
+
+    fn conn(&self, index: usize) -> Option<ConnId> {
+        self.connections.iter().rev().nth(index).copied()
+    }
+
+    fn send(&mut self, conn: usize, encode: impl FnOnce(&mut Vec<u8>)) {
+        let Some(conn) = self.conn(conn) else { return };
+        let mut bytes = Vec::new();
+        encode(&mut bytes);
+        // In two pieces: a boundary may be anywhere.
+        let (first, second) = bytes.split_at(bytes.len() / 2);
+        self.session
+            .handle_data(conn, first, self.now, &mut self.routes);
+        self.session
+            .handle_data(conn, second, self.now, &mut self.routes);
+    }
+
+    fn open(&mut self, conn: usize, asn: u32, hold_time: u16, restart: bool) {
+        self.send(conn, |out| {
+            let mut capabilities = vec![Capability::FourOctetAs(asn)];
+            if restart {
+                capabilities.push(Capability::GracefulRestart(GracefulRestart {
+                    restart_time: 100,
+                    families: vec![(Family::IPV4_UNICAST, true)],
+                    ..GracefulRestart::default()
+                }));
+            }
+            Open {
+                asn,
+                hold_time,
+                router_id: [10, 0, 0, 2].into(),
+                capabilities,
+            }
+            .encode(out);
+        });
+    }
+
+    fn apply(&mut self, input: &Input) {
+        let address = |last: u8| SocketAddr::from(([10, 0, 0, last], 179));
+        match *input {
+            Input::Incoming => {
+                let conn = self.session.handle_incoming(
+                    address(1),
+                    address(2),
+                    self.now,
+                    &mut self.routes,
+                );
+                self.connections.extend(conn);
+            }
+            Input::Connected(conn) => {
+                if let Some(conn) = self.conn(conn) {
+                    self.session.handle_connected(
+                        conn,
+                        address(1),
+                        address(2),
+                        self.now,
+                        &mut self.routes,
+                    );
+                }
+            }
+            Input::Closed(conn) => {
+                if let Some(conn) = self.conn(conn) {
+                    self.session
+                        .handle_closed(conn, "reset".into(), self.now, &mut self.routes);
+                }
+            }
+            Input::Open {
+                conn,
+                asn,
+                hold_time,
+                restart,
+            } => self.open(conn, asn, hold_time, restart),
+            Input::Keepalive(conn) => self.send(conn, header::encode_keepalive),
+            Input::Notification(conn) => self.send(conn, |out| Notification::cease(2).encode(out)),
+            Input::EndOfRib(conn) => {
+                self.send(conn, |out| {
+                    bgp_wire::update::encode_end_of_rib(Family::IPV4_UNICAST, out)
+                });
+            }
+            Input::Refresh(conn) => self.send(conn, |out| {
+                RouteRefresh::request(Family::IPV4_UNICAST).encode(out)
+            }),
+            Input::Junk(conn, ref junk) => self.send(conn, |out| out.extend_from_slice(junk)),
+            Input::Read(conn) => {
+                if let Some(conn) = self.conn(conn) {
+                    while self.session.poll_transmit(conn, &mut self.routes).is_some() {}
+                }
+            }
+            Input::Pass(time) => self.pass(time),
+            Input::Stop => {
+                self.session
+                    .stop(&Notification::shutdown("bye"), self.now, &mut self.routes)
+            }
+            Input::Start => self.session.start(self.now, &mut self.routes),
+            Input::Reset => {
+                let settings = self.session.settings().clone();
+                self.session.reset(
+                    settings,
+                    &Notification::cease(6),
+                    self.now,
+                    &mut self.routes,
+                );
+            }
+            Input::Passive(passive) => {
+                self.config.passive = passive;
+                self.session.set_dialling(&self.config, self.now);
+            }
+        }
+        self.settle();
+    }
+
+    /// Lets time go by, and serves timers on the way.
+    fn pass(&mut self, time: Duration) {
+        let end = self.now + time;
+        let mut served = 0;
+        while let Some((at, _)) = self.session.poll_timeout().filter(|(at, _)| *at <= end) {
+            self.now = self.now.max(at);
+            self.session.handle_timeout(self.now, &mut self.routes);
+            self.settle();
+            assert!(
+                self.session
+                    .poll_timeout()
+                    .is_none_or(|(at, _)| at > self.now),
+                "a timer that is due stays"
+            );
+            served += 1;
+            assert!(served < 10_000, "timers without end");
+        }
+        self.now = end;
+    }
+
+    /// Takes the outputs and checks what must always hold.
+    fn settle(&mut self) {
+        while let Some(output) = self.session.poll_output() {
+            match output {
+                Output::Connect(conn) => self.connections.push(conn),
+                Output::Close(conn, last) => {
+                    let mut rest = &last[..];
+                    while let Ok(Some(len)) = header::frame_len(rest, &bgp_wire::Context::default())
+                    {
+                        rest = &rest[len..];
+                    }
+                    assert!(rest.is_empty(), "not whole messages");
+                    self.connections.retain(|other| *other != conn);
+                }
+                Output::Ready(_) | Output::Up | Output::Down(_) | Output::Failed(..) => {}
+            }
+        }
+        let session = &self.session;
+        let established = session
+            .slots
+            .iter()
+            .filter(|slot| slot.state == State::Established)
+            .count();
+        assert!(established <= 1);
+        assert_eq!(established == 1, self.routes.up);
+        assert_eq!(
+            self.routes.stale,
+            !session.stale.is_empty() || (self.routes.stale && self.routes.up)
+        );
+        assert!(
+            session.stale.is_empty()
+                || session.timers.is_set(Timer::Restart)
+                || session.timers.is_set(Timer::Stale)
+        );
+        for side in Side::BOTH {
+            let slot = session.slot(side);
+            let set = |timer| {
+                slot.connection
+                    .as_ref()
+                    .is_some_and(|connection| connection.timers.is_set(timer))
+            };
+            match slot.state {
+                State::Idle => assert!(slot.connection.is_none()),
+                State::Active => assert!(
+                    side == Side::In
+                        || session.passive
+                        || session.timers.is_set(Timer::ConnectRetry),
+                    "waits without a timer"
+                ),
+                State::Connect => assert!(
+                    session.timers.is_set(Timer::ConnectRetry),
+                    "dials without a limit"
+                ),
+                State::OpenSent => assert!(set(Timer::Hold)),
+                State::OpenConfirm | State::Established => {
+                    let negotiated = slot
+                        .connection
+                        .as_ref()
+                        .and_then(|connection| connection.negotiated.as_ref());
+                    let keeps =
+                        negotiated.is_some_and(|negotiated| !negotiated.hold_time.is_zero());
+                    assert_eq!((set(Timer::Hold), set(Timer::Keepalive)), (keeps, keeps));
+                }
+            }
+        }
+        if session.enabled && session.state() == State::Idle {
+            assert!(session.timers.is_set(Timer::IdleHold), "down for ever");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_sequence_of_events_leaves_a_sound_session(graceful: bool, inputs in prop::collection::vec(input(), 1..60)) {
+        let mut bench = Bench::new(graceful);
+        for input in &inputs {
+            bench.apply(input);
+        }
+        // Whatever happened, the peer can come up again.
+        if !bench.config.passive {
+            bench.apply(&Input::Start);
+        }
+    }
+}
+
+#[test]
+fn a_peer_that_reads_nothing_is_given_up() {
+    let mut bench = Bench::new(false);
+    bench.apply(&Input::Connected(0));
+    bench.open(0, 65002, 90, false);
+    bench.apply(&Input::Keepalive(0));
+    assert!(bench.routes.up);
+    bench.apply(&Input::Read(0));
+    let start = bench.now;
+    while bench.routes.up {
+        bench.pass(Duration::from_secs(20));
+        bench.apply(&Input::Keepalive(0));
+        assert!(bench.now < start + Duration::from_secs(600));
+    }
+    assert!(
+        bench.now >= start + Duration::from_secs(480),
+        "RFC 9687: at least eight minutes"
+    );
+    let (_, ended) = bench.session.last_error().unwrap();
+    assert_eq!(
+        ended.to_string(),
+        "sent Send Hold Timer Expired (the peer does not read)"
+    );
+    let waiting = bench
+        .session
+        .connection()
+        .map_or(0, |connection| usize::from(connection.has_control()));
+    assert_eq!(waiting, 0);
+}
+
+#[test]
+fn a_process_that_slept_hears_the_peer_before_it_judges() {
+    let mut bench = Bench::new(false);
+    bench.apply(&Input::Connected(0));
+    bench.open(0, 65002, 90, false);
+    bench.apply(&Input::Keepalive(0));
+    // Stopped for five minutes; the peer's KEEPALIVEs wait in the socket.
+    bench.now += Duration::from_secs(300);
+    bench.session.handle_timeout(bench.now, &mut bench.routes);
+    assert!(bench.routes.up);
+    bench.apply(&Input::Keepalive(0));
+    bench.pass(Duration::from_secs(89));
+    assert!(bench.routes.up);
+    bench.pass(Duration::from_secs(2));
+    assert!(!bench.routes.up, "and once more means dead");
 }

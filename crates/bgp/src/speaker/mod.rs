@@ -16,6 +16,7 @@
 //! peers that know graceful restart keep our routes until the successor is there.
 
 mod adapter;
+mod event;
 mod restart;
 #[cfg(test)]
 mod tests;
@@ -23,87 +24,20 @@ mod views;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use bgp_wire::Notification;
 use bgp_wire::notification::cease;
-use bgp_wire::{Asn, Notification};
 use bytes::Bytes;
 use slab::Slab;
 
-use crate::config::{PeerConfig, Reach, SpeakerConfig};
+use crate::config::{PeerConfig, SpeakerConfig};
 use crate::rib::{Generation, PeerIndex, Rib, RouteChange};
-use crate::session::{ConnId, Ended, Output, Session, Settings};
+use crate::session::{ConnId, Output, Session, Settings};
+pub use event::{Event, Transport};
+
 use adapter::PeerRoutes;
 use restart::Restart;
-
-/// What a driver has to do, or may want to log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
-    /// Open a TCP connection; answer with [`Speaker::handle_connected`] or [`Speaker::handle_closed`].
-    Connect {
-        /// The connection's name from now on.
-        conn: ConnId,
-        /// Where to.
-        remote: SocketAddr,
-        /// How.
-        transport: Transport,
-    },
-    /// Close a connection, made or not, after these bytes as far as the socket takes them; it is forgotten already.
-    Close {
-        /// Which.
-        conn: ConnId,
-        /// Whole messages: mostly a NOTIFICATION.
-        last: Bytes,
-    },
-    /// A session is up.
-    SessionUp {
-        /// With whom.
-        peer: IpAddr,
-        /// The peer's AS.
-        asn: Asn,
-        /// The hold time agreed on.
-        hold_time: Duration,
-    },
-    /// A session is down.
-    SessionDown {
-        /// With whom.
-        peer: IpAddr,
-        /// Why.
-        ended: Ended,
-    },
-    /// An attempt at a session failed.
-    AttemptFailed {
-        /// With whom.
-        peer: IpAddr,
-        /// Why.
-        ended: Ended,
-        /// How many in a row, to log them less and less often.
-        failures: u32,
-    },
-    /// Every peer's routes are known as far as they will be: see [`Speaker::is_synced`].
-    Synced,
-}
-
-/// How to set up the socket of a peer's connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Transport {
-    /// Our address, where it is configured.
-    pub local_address: Option<IpAddr>,
-    /// TTL of what we send and least TTL of what we take.
-    pub reach: Reach,
-    /// The hold time that we propose: silence that long ends the session, so TCP need not try for longer.
-    pub hold_time: Duration,
-}
-
-impl From<&PeerConfig> for Transport {
-    fn from(config: &PeerConfig) -> Self {
-        Self {
-            local_address: config.local_address,
-            reach: config.reach,
-            hold_time: config.hold_time,
-        }
-    }
-}
 
 #[derive(Debug)]
 struct Peer {
@@ -134,6 +68,8 @@ pub struct Speaker {
     /// The RIB has changed since its peers were last polled.
     rib_changed: bool,
     restart: Restart,
+    /// Shut down for good: a configuration that comes late must not bring sessions back.
+    stopped: bool,
 }
 
 impl Speaker {
@@ -154,6 +90,7 @@ impl Speaker {
             events: VecDeque::new(),
             ready: VecDeque::new(),
             rib_changed: false,
+            stopped: false,
             restart: Restart::new(restarting, config.selection_deferral, now),
             config: SpeakerConfig {
                 peers: BTreeMap::new(),
@@ -168,6 +105,9 @@ impl Speaker {
 
     /// Becomes what `config` says: sessions come, go, or start anew, where and only where their own parameters changed.
     pub fn set_config(&mut self, config: SpeakerConfig, now: Instant) {
+        if self.stopped {
+            return;
+        }
         let old = std::mem::replace(&mut self.config, config);
         for address in old.peers.keys() {
             if !self.config.peers.contains_key(address) {
@@ -273,6 +213,7 @@ impl Speaker {
 
     /// Ends every session for good: Cease/Administrative Shutdown with a text for the peers' operators (RFC 9003).
     pub fn shutdown(&mut self, text: &str, now: Instant) {
+        self.stopped = true;
         let notification = Notification::shutdown(text);
         let indices: Vec<_> = self.by_address.values().copied().collect();
         for index in indices {

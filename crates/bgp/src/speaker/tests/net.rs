@@ -98,13 +98,14 @@ pub(super) struct Node {
     aborted: BTreeSet<ConnId>,
     pub(super) events: Vec<Event>,
     pub(super) routes: BTreeMap<IpNet, RouteChange>,
+    /// How many prefixes were withdrawn from `routes`.
+    pub(super) withdrawn: usize,
 }
 
 /// See the module.
 pub(super) struct Net {
     pub(super) nodes: Vec<Node>,
     pub(super) now: Instant,
-    start: Instant,
     arrivals: BTreeMap<(Instant, u64), (usize, Arrival)>,
     serial: u64,
     pub(super) latency: Duration,
@@ -112,8 +113,6 @@ pub(super) struct Net {
     pub(super) piece: usize,
     /// Pairs between which every packet is lost.
     lost: BTreeSet<(usize, usize)>,
-    /// Nodes that read nothing.
-    deaf: BTreeSet<usize>,
 }
 
 impl Net {
@@ -140,18 +139,17 @@ impl Net {
                 aborted: BTreeSet::new(),
                 events: Vec::new(),
                 routes: BTreeMap::new(),
+                withdrawn: 0,
             })
             .collect();
         Self {
             nodes,
             now,
-            start: now,
             arrivals: BTreeMap::new(),
             serial: 0,
             latency: Duration::from_millis(1),
             piece: usize::MAX,
             lost: BTreeSet::new(),
-            deaf: BTreeSet::new(),
         }
     }
 
@@ -193,6 +191,11 @@ impl Net {
         self.speaker(node).set_config(config, now);
     }
 
+    /// Changes what a node will be when it boots.
+    pub(super) fn set(&mut self, node: usize, config: SpeakerConfig) {
+        self.nodes[node].config = config;
+    }
+
     pub(super) fn config(&self, node: usize) -> SpeakerConfig {
         self.nodes[node].config.clone()
     }
@@ -210,11 +213,6 @@ impl Net {
                 self.lost.remove(&pair);
             }
         }
-    }
-
-    /// Makes a node leave what it receives in its socket, so that its peers' sockets fill up.
-    pub(super) fn deafen(&mut self, node: usize) {
-        self.deaf.insert(node);
     }
 
     /// Cuts all connections between two nodes, which both notice.
@@ -263,8 +261,23 @@ impl Net {
         self.state(a, b) == State::Established && self.state(b, a) == State::Established
     }
 
-    pub(super) fn elapsed(&self) -> Duration {
-        self.now - self.start
+    /// How often any of a node's sessions ended.
+    pub(super) fn flaps(&self, node: usize) -> u32 {
+        let speaker = self.nodes[node].speaker.as_ref().expect("the node runs");
+        speaker.peers(self.now).iter().map(|peer| peer.flaps).sum()
+    }
+
+    /// Sends a message in the name of `from` on its connection with `to`.
+    pub(super) fn inject(&mut self, from: usize, to: usize, encode: impl FnOnce(&mut Vec<u8>)) {
+        let mut bytes = Vec::new();
+        encode(&mut bytes);
+        let (conn, end) = self.nodes[from]
+            .ends
+            .iter()
+            .find(|(_, end)| end.0 == to)
+            .map(|(c, e)| (*c, *e))
+            .unwrap();
+        self.send((from, conn), end, &bytes.into());
     }
 
     /// Connections between two nodes.
@@ -407,16 +420,14 @@ impl Net {
                 let Some(end) = self.nodes[node].ends.get(&conn).copied() else {
                     continue;
                 };
-                if self.deaf.contains(&end.0) {
-                    continue;
-                }
                 while let Some(bytes) = speaker.poll_transmit(conn) {
                     self.send((node, conn), end, &bytes);
                 }
             }
             for change in speaker.poll_routes(usize::MAX) {
                 if change.next_hops.is_empty() {
-                    self.nodes[node].routes.remove(&change.prefix);
+                    self.nodes[node].withdrawn +=
+                        usize::from(self.nodes[node].routes.remove(&change.prefix).is_some());
                 } else {
                     self.nodes[node].routes.insert(change.prefix, change);
                 }

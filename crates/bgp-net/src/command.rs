@@ -1,0 +1,69 @@
+//! Questions and orders from the rest of the program.
+
+use std::net::IpAddr;
+
+use bgp::rib::{ExportView, Memory, RouteView, Selection};
+use bgp::view::PeerStatus;
+use tokio::sync::oneshot;
+use tracing::debug;
+
+use crate::engine::{Engine, now};
+
+/// What the rest of the program asks of the speaker.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Peers(oneshot::Sender<Vec<PeerStatus>>),
+    Routes(Selection, oneshot::Sender<Vec<RouteView>>),
+    RoutesFrom(IpAddr, Selection, oneshot::Sender<Option<Vec<RouteView>>>),
+    RoutesTo(IpAddr, Selection, oneshot::Sender<Option<Vec<ExportView>>>),
+    Memory(oneshot::Sender<Memory>),
+    NextHops(Vec<(IpAddr, Option<u32>)>),
+    Shutdown(String, oneshot::Sender<()>),
+    Abandon(oneshot::Sender<()>),
+}
+
+impl Engine {
+    /// Serves a command; false: stop at once.
+    pub(crate) fn command(&mut self, command: Command) -> bool {
+        // A question that follows a new configuration is about that one.
+        if self.config.has_changed().unwrap_or(false) {
+            self.configure();
+        }
+        let speaker = &mut self.speaker;
+        match command {
+            Command::Peers(answer) => reply(answer, speaker.peers(now())),
+            Command::Routes(selection, answer) => reply(answer, speaker.routes(&selection)),
+            Command::RoutesFrom(peer, selection, answer) => {
+                reply(answer, speaker.routes_from(peer, &selection))
+            }
+            Command::RoutesTo(peer, selection, answer) => {
+                reply(answer, speaker.routes_to(peer, &selection))
+            }
+            Command::Memory(answer) => reply(answer, speaker.memory()),
+            Command::NextHops(costs) => {
+                for (address, cost) in costs {
+                    speaker.set_next_hop(address, cost);
+                }
+            }
+            Command::Shutdown(text, answer) => {
+                self.listeners.clear();
+                self.feed = None;
+                speaker.shutdown(&text, now());
+                self.shutdown = Some(answer);
+            }
+            Command::Abandon(answer) => {
+                self.listeners.clear();
+                self.connections.clear();
+                reply(answer, ());
+                return false;
+            }
+        }
+        true
+    }
+}
+
+pub(crate) fn reply<T>(answer: oneshot::Sender<T>, value: T) {
+    if answer.send(value).is_err() {
+        debug!("who asked has gone");
+    }
+}

@@ -1,0 +1,84 @@
+//! How the session stands.
+
+use std::time::Instant;
+
+use super::connection::{ConnId, Connection};
+use super::ended::Ended;
+use super::fsm::State;
+use super::open::Negotiated;
+use super::timer::Timer;
+use super::{Counters, Session, Side};
+use bgp_wire::Family;
+
+impl Session {
+    /// The state for the operator: that of the connection that got furthest.
+    pub(crate) fn state(&self) -> State {
+        self.slots[0].state.max(self.slots[1].state)
+    }
+
+    pub(crate) fn since(&self) -> Instant {
+        self.since
+    }
+
+    /// The established connection, or the one that got furthest.
+    pub(crate) fn connection(&self) -> Option<&Connection> {
+        let first = self.slots.iter().max_by_key(|slot| slot.state)?;
+        first.connection.as_ref()
+    }
+
+    pub(crate) fn established(&self) -> Option<(ConnId, &Negotiated)> {
+        let slot = self
+            .slots
+            .iter()
+            .find(|slot| slot.state == State::Established)?;
+        let connection = slot.connection.as_ref()?;
+        Some((connection.id, connection.negotiated.as_deref()?))
+    }
+
+    pub(crate) fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    pub(crate) fn flaps(&self) -> u32 {
+        self.flaps
+    }
+
+    pub(crate) fn failures(&self) -> u32 {
+        self.backoff.failures()
+    }
+
+    pub(crate) fn last_error(&self) -> Option<&(Instant, Ended)> {
+        self.last_error.as_ref()
+    }
+
+    pub(crate) fn last_attempt(&self) -> Option<&(Instant, Ended)> {
+        self.last_attempt.as_ref()
+    }
+
+    pub(crate) fn stale(&self) -> &[Family] {
+        &self.stale
+    }
+
+    /// When the next dial is due.
+    pub(crate) fn next_attempt(&self) -> Option<Instant> {
+        match self.slot(Side::Out).state {
+            State::Active => self.timers.deadline(Timer::ConnectRetry),
+            State::Idle => self.timers.deadline(Timer::IdleHold),
+            State::Connect | State::OpenSent | State::OpenConfirm | State::Established => None,
+        }
+    }
+
+    /// Whether the peer has told all its routes since the session came up. A peer that restarted itself has nothing to
+    /// tell yet (RFC 4724 §4.1). One without graceful restart need not send End-of-RIB: its second KEEPALIVE, the
+    /// first that is no part of the handshake, stands for it.
+    pub(crate) fn is_synced(&self) -> bool {
+        let Some((_, negotiated)) = self.established() else {
+            return false;
+        };
+        self.awaited.is_empty()
+            || match &negotiated.graceful_restart {
+                Some(restart) => restart.restarted,
+                None => self.keepalives > 0,
+            }
+    }
+}

@@ -1,0 +1,79 @@
+//! What a driver is asked to do, and what it may want to log.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use bgp_wire::Asn;
+use bytes::Bytes;
+
+use crate::config::{PeerConfig, Reach};
+use crate::session::{ConnId, Ended};
+
+/// What a driver has to do, or may want to log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// Open a TCP connection; answer with [`Speaker::handle_connected`](super::Speaker::handle_connected) or [`Speaker::handle_closed`](super::Speaker::handle_closed).
+    Connect {
+        /// The connection's name from now on.
+        conn: ConnId,
+        /// Where to.
+        remote: SocketAddr,
+        /// How.
+        transport: Transport,
+    },
+    /// Close a connection, made or not, after these bytes as far as the socket takes them; it is forgotten already.
+    Close {
+        /// Which.
+        conn: ConnId,
+        /// Whole messages: mostly a NOTIFICATION.
+        last: Bytes,
+    },
+    /// A session is up.
+    SessionUp {
+        /// With whom.
+        peer: IpAddr,
+        /// The peer's AS.
+        asn: Asn,
+        /// The hold time agreed on.
+        hold_time: Duration,
+    },
+    /// A session is down.
+    SessionDown {
+        /// With whom.
+        peer: IpAddr,
+        /// Why.
+        ended: Ended,
+    },
+    /// An attempt at a session failed.
+    AttemptFailed {
+        /// With whom.
+        peer: IpAddr,
+        /// Why.
+        ended: Ended,
+        /// How many in a row, to log them less and less often.
+        failures: u32,
+    },
+    /// Every peer's routes are known as far as they will be: see [`Speaker::is_synced`](super::Speaker::is_synced).
+    Synced,
+}
+
+/// How to set up the socket of a peer's connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Transport {
+    /// Our address, where it is configured.
+    pub local_address: Option<IpAddr>,
+    /// TTL of what we send and least TTL of what we take.
+    pub reach: Reach,
+    /// The hold time that we propose: silence that long ends the session, so TCP need not try for longer.
+    pub hold_time: Duration,
+}
+
+impl From<&PeerConfig> for Transport {
+    fn from(config: &PeerConfig) -> Self {
+        Self {
+            local_address: config.local_address,
+            reach: config.reach,
+            hold_time: config.hold_time,
+        }
+    }
+}
