@@ -9,8 +9,8 @@
 //! | `pods-0` … | a netlink socket each; they accept connections and serve one request at a time | when the listener is closed |
 //! | `pods-reaper` | a netlink socket; deletes veths in batches and answers DEL | when the last worker has ended |
 //!
-//! They share the [`registry`] behind one lock, which nobody holds across a system call. Work on one attachment excludes
-//! other work on it ([`Claim`]); work on different ones runs side by side: a DEL waits 20 ms for the kernel, and no ADD
+//! They share the `registry` behind one lock, which nobody holds across a system call. Work on one attachment excludes
+//! other work on it (`Claim`); work on different ones runs side by side: a DEL waits 20 ms for the kernel, and no ADD
 //! waits for it. Requests that find all workers busy wait in the listener's backlog.
 
 use std::net::IpAddr;
