@@ -2,7 +2,7 @@
 
 use std::ffi::c_int;
 
-use netlink_packet_core::{NLA_HEADER_SIZE, NLM_F_ACK_TLVS, NLM_F_CAPPED, NlasIterator};
+use netlink_packet_core::{NLA_TYPE_MASK, NLM_F_ACK_TLVS, NLM_F_CAPPED};
 use rustix::io::Errno;
 
 use crate::Error;
@@ -55,6 +55,20 @@ pub(crate) fn frames(mut datagram: &[u8]) -> impl Iterator<Item = Frame<'_>> {
     })
 }
 
+/// Walks attributes (`struct nlattr`): type without its flags, and value; stops at the first that is not whole.
+///
+/// `netlink-packet-core` has such a walk, which takes longer than all the rest of reading a dump.
+pub(crate) fn attributes(mut octets: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        let header: &[u8; 4] = octets.first_chunk()?;
+        let length = usize::from(u16::from_ne_bytes([header[0], header[1]]));
+        let kind = u16::from_ne_bytes([header[2], header[3]]) & NLA_TYPE_MASK;
+        let value = octets.get(header.len()..length)?;
+        octets = octets.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some((kind, value))
+    })
+}
+
 /// Reads a `NLMSG_ERROR`: `Ok` is the positive acknowledgement.
 pub(crate) fn acknowledgement(frame: &Frame<'_>) -> Result<(), Error> {
     let Some(code) = frame
@@ -93,14 +107,9 @@ fn error_text(frame: &Frame<'_>) -> Option<Box<str>> {
     } else {
         HEADER_LEN
     };
-    let attributes = request.get(skip..)?;
-    let text = NlasIterator::new(attributes)
-        .filter_map(Result::ok)
-        .find(|attribute| {
-            attribute.kind() == NLMSGERR_ATTR_MSG
-                && usize::from(attribute.length()) > NLA_HEADER_SIZE
-        })?;
-    let text = String::from_utf8_lossy(text.value());
+    let (_, text) =
+        attributes(request.get(skip..)?).find(|(kind, _)| *kind == NLMSGERR_ATTR_MSG)?;
+    let text = String::from_utf8_lossy(text);
     let text = text.trim_end_matches(['\0', '\n']);
     Some(text.chars().take(MAX_TEXT).collect::<String>().into())
 }

@@ -101,16 +101,18 @@ pub fn dump_routes(
     let mut routes = Vec::new();
     for family in FAMILIES {
         let query = encode::route_dump(family, 0, protocol);
-        routes.extend(dump_or_nothing(
-            socket,
-            query,
-            |all: &mut Vec<_>, reply| {
-                // A kernel before 4.20 does not filter.
-                if decode::route_protocol(reply.payload) == Some(protocol) {
-                    all.extend(decode::route(reply.payload).map(|it| (it.key, it.route)));
-                }
-            },
-        )?);
+        let dumped = dump_or_nothing(socket, query, |all: &mut Vec<_>, reply| {
+            // A kernel before 4.20 does not filter.
+            if decode::route_protocol(reply.payload) == Some(protocol) {
+                all.extend(decode::route(reply.payload).map(|it| (it.key, it.route)));
+            }
+        })?;
+        // Most have one family only: then nothing is copied.
+        if routes.is_empty() {
+            routes = dumped
+        } else {
+            routes.extend(dumped)
+        }
     }
     Ok(routes)
 }
