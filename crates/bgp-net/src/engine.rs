@@ -110,12 +110,6 @@ impl Engine {
                 reply(answer, ());
                 return Ok(());
             }
-            if !self.again.is_empty() {
-                // Other connections and timers have their turn first, then the rest of what is to be written.
-                tokio::task::yield_now().await;
-                self.serve_sockets()?;
-                continue;
-            }
             let deadline = self.deadline();
             tokio::select! {
                 biased;
@@ -137,6 +131,8 @@ impl Engine {
                     result?;
                     self.serve_sockets()?;
                 }
+                // More to write than one turn allowed; everybody else has been asked first.
+                () = std::future::ready(()), if !self.again.is_empty() => {}
             }
         }
     }

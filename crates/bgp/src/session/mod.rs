@@ -3,16 +3,16 @@
 //!
 //! | module | what |
 //! | --- | --- |
-//! | [`fsm`] | states, events, and the transitions as one table |
-//! | [`timer`] | deadlines |
-//! | [`backoff`] | pauses between attempts |
-//! | [`connection`] | bytes of one TCP connection |
-//! | [`open`] | our OPEN, and what the two agree on |
-//! | [`input`] | from bytes to events |
-//! | [`act`] | from events to what is done about them |
-//! | [`helper`] | what outlives a session while the peer restarts |
-//! | [`ended`] | why it ended, for a person |
-//! | [`status`] | how it stands |
+//! | `fsm` | states, events, and the transitions as one table |
+//! | `timer` | deadlines |
+//! | `backoff` | pauses between attempts |
+//! | `connection` | bytes of one TCP connection |
+//! | `open` | our OPEN, and what the two agree on |
+//! | `input` | from bytes to events |
+//! | `act` | from events to what is done about them |
+//! | `helper` | what outlives a session while the peer restarts |
+//! | `ended` | why it ended, for a person |
+//! | `status` | how it stands |
 //!
 //! A session has at most two connections: the one it opens itself and the one that the peer opened. Each runs the FSM;
 //! at most one of them gets to Established, and then the other slot rests until a peer that restarted calls anew.

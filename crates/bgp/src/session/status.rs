@@ -1,6 +1,6 @@
 //! How the session stands.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::connection::{ConnId, Connection};
 use super::ended::Ended;
@@ -68,17 +68,19 @@ impl Session {
         }
     }
 
-    /// Whether the peer has told all its routes since the session came up. A peer that restarted itself has nothing to
-    /// tell yet (RFC 4724 §4.1). One without graceful restart need not send End-of-RIB: its second KEEPALIVE, the
-    /// first that is no part of the handshake, stands for it.
+    /// Whether the peer has told all its routes since the session came up. One without graceful restart need not send
+    /// End-of-RIB: its second KEEPALIVE, the first that is no part of the handshake, stands for it.
     pub(crate) fn is_synced(&self) -> bool {
         let Some((_, negotiated)) = self.established() else {
             return false;
         };
-        self.awaited.is_empty()
-            || match &negotiated.graceful_restart {
-                Some(restart) => restart.restarted,
-                None => self.keepalives > 0,
-            }
+        self.awaited.is_empty() || (negotiated.graceful_restart.is_none() && self.keepalives > 0)
+    }
+
+    /// How long a session has been up with a peer that said that it has restarted itself.
+    pub(crate) fn restarted_for(&self, now: Instant) -> Option<Duration> {
+        let (_, negotiated) = self.established()?;
+        let restarted = negotiated.graceful_restart.as_ref()?.restarted;
+        restarted.then(|| now.saturating_duration_since(self.since))
     }
 }

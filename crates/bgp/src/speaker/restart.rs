@@ -8,8 +8,11 @@ use crate::session::open::LocalRestart;
 
 /// How long a peer that we cannot reach holds up the others.
 const ABSENT_TIME: Duration = Duration::from_secs(15);
-/// How often we look again for such peers after that.
-const ABSENT_INTERVAL: Duration = Duration::from_secs(5);
+/// How long a peer that has restarted too does so. It may wait for our End-of-RIB as we wait for its own, and RFC 4724
+/// §4.1 excludes it to avoid that; yet mostly it does have something to tell.
+const RESTARTED_TIME: Duration = Duration::from_secs(3);
+/// How often we look for either.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// From the start until every peer has told its routes, or time is up.
 #[derive(Debug)]
@@ -20,8 +23,10 @@ pub(super) struct Restart {
     waiting: BTreeSet<u32>,
     /// Selection_Deferral_Timer.
     deferral: Instant,
-    /// When to stop waiting for peers that cannot be reached: one dead node must not hold up a whole mesh.
+    /// From when on peers that cannot be reached are not waited for: one dead node must not hold up a whole mesh.
     absent: Instant,
+    /// When to look at the peers again.
+    look: Instant,
 }
 
 impl Restart {
@@ -32,6 +37,7 @@ impl Restart {
             waiting: BTreeSet::new(),
             deferral: now + deferral,
             absent: now + ABSENT_TIME,
+            look: now + LOOK_INTERVAL,
         }
     }
 
@@ -64,7 +70,7 @@ impl Restart {
         }
     }
 
-    /// Whether the wait ends now. `sessions` are asked for only when it is time to look for absent peers.
+    /// Whether the wait ends now. `sessions` are asked for only when it is time to look at them.
     pub(super) fn finish<'a>(
         &mut self,
         now: Instant,
@@ -73,10 +79,15 @@ impl Restart {
         if self.synced {
             return false;
         }
-        if now >= self.absent {
-            self.absent = now + ABSENT_INTERVAL;
+        if now >= self.look {
+            self.look = now + LOOK_INTERVAL;
             for (peer, session) in sessions {
-                if session.is_unreachable() {
+                let absent = now >= self.absent && session.is_unreachable();
+                if absent
+                    || session
+                        .restarted_for(now)
+                        .is_some_and(|time| time >= RESTARTED_TIME)
+                {
                     self.waiting.remove(&peer);
                 }
             }
@@ -86,6 +97,6 @@ impl Restart {
     }
 
     pub(super) fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
-        (!self.synced).then(|| (self.deferral.min(self.absent), "selection deferral"))
+        (!self.synced).then(|| (self.deferral.min(self.look), "selection deferral"))
     }
 }
