@@ -8,7 +8,7 @@
 //! | [`neighbour`] | permanent neighbour entries for pods |
 //! | [`event`] | what the kernel tells about changes |
 //! | [`op`] | single changes to the kernel, and how they can fail |
-//! | [`plan`] | all differences between two states at once |
+//! | [`mod@plan`] | all differences between two states at once |
 //! | [`reconciler`] | the same key by key, as changes come, with retries |
 //! | [`status`] | routes as an operator reads them |
 #![forbid(unsafe_code)]
