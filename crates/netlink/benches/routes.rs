@@ -91,7 +91,7 @@ fn medians(run: impl Fn() -> [Duration; 3]) -> [Duration; 3] {
 
 /// Runs `work` in a network namespace with a link that routes can go through.
 fn in_fresh_netns<T: Send>(work: impl FnOnce(u32) -> T + Send) -> T {
-    let netns = netns::create().expect("network namespaces need root, or `unshare -Urn`");
+    let netns = netns::create().expect("network namespaces need root, or `unshare -Urnm`");
     let run = || {
         let mut socket = Socket::open().unwrap();
         setup::create_veth(&mut socket, VethEnd::new("up0"), VethEnd::new("up1")).unwrap();

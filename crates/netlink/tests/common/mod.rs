@@ -15,7 +15,7 @@ pub(crate) struct Netns(OwnedFd);
 impl Netns {
     /// Needs CAP_SYS_ADMIN; says so where it is missing, rather than pass without having tested.
     pub(crate) fn new() -> Self {
-        Self(netns::create().expect("a network namespace: run as root or within `unshare -Urn`"))
+        Self(netns::create().expect("a network namespace: run as root or within `unshare -Urnm`"))
     }
 
     /// With `up0` (192.0.2.1/24, 2001:db8::1/64) up, its peer `up1` up in the same namespace, and the loopback device up.
