@@ -92,10 +92,12 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
             "adopting the routes of an earlier margayd"
         );
     }
-    let pods = pods::spawn(
-        &PodsConfig::new(cli.run_dir.join("cni.sock")),
+    // It waits for the dataplane thread, as its threads do later: not on the runtime.
+    let (config, sink) = (
+        PodsConfig::new(cli.run_dir.join("cni.sock")),
         Arc::new(fib.clone()),
-    )?;
+    );
+    let pods = tokio::task::spawn_blocking(move || pods::spawn(&config, sink)).await??;
     let (publish, state) = watch::channel(State::default());
     let agent = Agent {
         node: cli.node_name.clone(),

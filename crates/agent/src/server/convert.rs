@@ -191,9 +191,18 @@ fn messages(counters: &session::Counters) -> MessageCounts {
     }
 }
 
+/// What happened, without whose doing it was.
+fn what(ended: &session::Ended) -> String {
+    match (&ended.notification, ended.detail.as_str()) {
+        (Some(notification), "") => notification.to_string(),
+        (Some(notification), detail) => format!("{notification} ({detail})"),
+        (None, detail) => detail.to_owned(),
+    }
+}
+
 fn session_error(error: &LastError) -> SessionError {
     SessionError {
-        message: error.ended.to_string(),
+        message: what(&error.ended),
         direction: match error.ended.direction {
             session::Direction::Sent => Direction::Sent,
             session::Direction::Received => Direction::Received,
