@@ -20,6 +20,10 @@ pub struct SpeakerConfig {
     pub peers: BTreeMap<IpAddr, PeerConfig>,
     /// Routes of our own. A next hop of `None` becomes our address on each session.
     pub originated: BTreeMap<IpNet, Attributes>,
+    /// Subnets that this node is connected to, where third-party next hops are wanted (RFC 4271 §5.1.3): towards an external
+    /// peer on one of them, the next hop of a route stays what it is if it is on the same subnet. Read when a session
+    /// comes up.
+    pub subnets: Vec<IpNet>,
     /// How many equal paths a prefix may have; 1 switches multipath off.
     pub max_paths: u8,
     /// How long a restarted speaker waits for its peers' End-of-RIB before it trusts what it has
@@ -36,6 +40,7 @@ impl SpeakerConfig {
             router_id,
             peers: BTreeMap::new(),
             originated: BTreeMap::new(),
+            subnets: Vec::new(),
             max_paths: 1,
             selection_deferral: Duration::from_secs(120),
         }

@@ -91,6 +91,8 @@ pub fn plan(cluster: &ClusterState, node_name: &str) -> Result<NodePlan, PlanErr
             .iter()
             .map(|cidr| (*cidr, Attributes::originated()))
             .collect(),
+        // Routes of our own are all that we announce: no other one's next hop to keep.
+        subnets: Vec::new(),
         max_paths: MAX_PATHS,
         selection_deferral: SELECTION_DEFERRAL,
     };

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use bgp_wire::{Family, Update};
 use bytes::Bytes;
+use ipnet::IpNet;
 
 use crate::config::SpeakerConfig;
 use crate::rib::{DownKind, Generation, PeerIndex, PeerSession, Rib};
@@ -30,15 +31,17 @@ impl Routes for PeerRoutes<'_> {
         };
         *self.last_generation += 1;
         *self.generation = Generation(*self.last_generation);
+        let local_address = local.ip().to_canonical();
+        let shared = |subnet: &&IpNet| subnet.contains(&local_address) && subnet.contains(&self.address);
         let session = PeerSession {
             ibgp: negotiated.context.ibgp,
             peer_asn: peer.asn,
             local_asn: self.config.asn,
             peer_router_id: negotiated.peer_router_id,
             peer_address: self.address,
-            local_address: local.ip().to_canonical(),
+            local_address,
             other_local_address: None,
-            shared_subnet: None,
+            shared_subnet: self.config.subnets.iter().find(shared).copied(),
             next_hop: peer.next_hop,
             extended_next_hop: false,
             reflector_client: false,

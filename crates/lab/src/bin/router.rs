@@ -73,14 +73,22 @@ fn main() -> Result<()> {
             arguments.listen_port,
         ))],
     };
-    let (handle, routes) = bgp_net::spawn(configuration(&arguments), &listen, false)?;
+    let configuration = configuration(&arguments, subnets()?);
+    let (handle, routes) = bgp_net::spawn(configuration, &listen, false)?;
     let learned = Learned::default();
     let told = Arc::clone(&learned);
     std::thread::spawn(move || tell(&listener, &handle, &told));
     install(routes, &learned)
 }
 
-fn configuration(arguments: &Arguments) -> SpeakerConfig {
+/// Where this router's interfaces are: two nodes of one rack reach each other without it.
+fn subnets() -> Result<Vec<IpNet>> {
+    let links = kernel::dump_links(&mut Socket::open()?)?.links;
+    let addresses = links.values().flat_map(|link| link.addresses.iter());
+    Ok(addresses.map(IpNet::trunc).collect())
+}
+
+fn configuration(arguments: &Arguments, subnets: Vec<IpNet>) -> SpeakerConfig {
     let networks = arguments.network.iter();
     SpeakerConfig {
         asn: arguments.asn,
@@ -93,6 +101,7 @@ fn configuration(arguments: &Arguments) -> SpeakerConfig {
         originated: networks
             .map(|network| (IpNet::V4(*network), Attributes::originated()))
             .collect(),
+        subnets,
         max_paths: 8,
         selection_deferral: Duration::from_secs(30),
     }
