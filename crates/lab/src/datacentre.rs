@@ -143,7 +143,7 @@ impl DataCentre {
         self.nodes_mut().try_for_each(|node| node.wait_ready(limit))
     }
 
-    /// Waits until every router has a session with each of its peers, and every agent with each of its own.
+    /// Waits until every router has a session with each of its peers, and every agent is in step.
     ///
     /// # Errors
     /// When that has not happened after `limit`.
@@ -155,10 +155,7 @@ impl DataCentre {
                     .map_err(|error| error.context(router.name.clone()))?;
             }
         }
-        self.nodes_mut().try_for_each(|node| {
-            let what = format!("the sessions of {}", node.name);
-            wait::until(&what, limit, || node.ctl(&["bgp", "peers"]).map(drop))
-        })
+        self.nodes().try_for_each(|node| node.wait_in_step(limit))
     }
 
     /// Waits until every node has a kernel route of Margay's to every other node's pods.

@@ -19,6 +19,12 @@ pub fn now() -> Instant {
     Instant::now()
 }
 
+/// Lets a measurement go on for a while: its length is what is asked for, not a guess at when something else is done.
+#[expect(clippy::disallowed_methods, reason = "the length of a measurement")]
+pub fn measure_for(length: Duration) {
+    std::thread::sleep(length);
+}
+
 /// Gives the rest of the world a moment between two looks at a condition.
 #[expect(
     clippy::disallowed_methods,

@@ -131,6 +131,22 @@ impl Node {
         })
     }
 
+    /// Waits until its agent has all its sessions, trusts what it learned by them, and the kernel has all of that.
+    ///
+    /// # Errors
+    /// When that has not happened after `limit`: with the last status.
+    pub fn wait_in_step(&self, limit: Duration) -> Result<()> {
+        wait::until(&format!("{} to be in step", self.name), limit, || {
+            let status = self.ctl_json(&["status"])?;
+            let bgp = &status["bgp"];
+            let sessions = bgp["peers"] != 0 && bgp["established"] == bgp["peers"];
+            if sessions && bgp["synced"] == true && status["kernel"]["synced"] == true {
+                return Ok(());
+            }
+            bail!("{}: {status}", self.name)
+        })
+    }
+
     /// What `margayctl` says here.
     ///
     /// # Errors

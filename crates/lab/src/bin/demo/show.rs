@@ -17,8 +17,11 @@ use crate::paint::Paint;
 /// How long a ping of the matrix may take to be answered, retries included.
 const PING_LIMIT: Duration = Duration::from_secs(2);
 
+/// How long the pings go on before the agent dies, and after it is back.
+const BESIDE: Duration = Duration::from_millis(1500);
+
 /// How long each throughput measurement sends.
-const SENDING: Duration = Duration::from_millis(400);
+const SENDING: Duration = Duration::from_millis(300);
 
 /// What was shown so far.
 pub(crate) struct Stage {
@@ -253,8 +256,15 @@ impl Stage {
         );
         let giga = |bits: f64| format!("{:.1} Gbit/s", bits / 1e9);
         let (source, sink) = (&from.pods[0], &to.pods[0]);
-        let nodes = tcp::throughput(&from.namespace, &to.namespace, to.address, SENDING)?;
-        let pods = tcp::throughput(&source.namespace, &sink.namespace, sink.address, SENDING)?;
+        let (mut nodes, mut pods) = (0f64, 0f64);
+        // Turn and turn about, and the best of each: the machine has more to do.
+        for _ in 0..3 {
+            let bare = tcp::throughput(&from.namespace, &to.namespace, to.address, SENDING)?;
+            nodes = nodes.max(bare);
+            let routed =
+                tcp::throughput(&source.namespace, &sink.namespace, sink.address, SENDING)?;
+            pods = pods.max(routed);
+        }
         self.check(true, &format!("node to node {}", giga(nodes)));
         let line = format!(
             "pod to pod   {}, {:.0} % of it",
@@ -275,20 +285,19 @@ impl Stage {
         let (name, target) = (to.name.clone(), to.pods[0].address);
         let stream = Stream::start(&from.pods[0].namespace, target, Duration::from_millis(1))?;
         let limit = Duration::from_secs(30);
+        wait::measure_for(BESIDE);
         let node = dc.node(&name)?;
         node.agent()?.kill()?;
         let died = wait::now();
         node.start()?;
         node.wait_ready(limit)?;
         let back = died.elapsed();
-        wait::until("its sessions", limit, || {
-            node.ctl(&["bgp", "peers"]).map(drop)
-        })?;
+        node.wait_in_step(limit)?;
         let again = died.elapsed();
+        wait::measure_for(BESIDE);
         let loss = stream.finish()?;
-        println!();
         println!(
-            "  serving again after {:.0} ms, session up again after {:.0} ms",
+            "\n  serving again after {:.0} ms; session up, routes learned and in the kernel after {:.0} ms",
             millis(back),
             millis(again)
         );
