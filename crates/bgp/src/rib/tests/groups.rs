@@ -289,6 +289,36 @@ fn a_late_peer_is_not_told_of_what_is_forgotten() {
     assert_eq!(bed.told(6).len(), 3);
 }
 
+/// A group's chunks were made for peers that had never been told of what its rules forbid.
+#[test]
+fn a_peer_that_moves_in_is_untold_too() {
+    let rule = Statement {
+        name: "rule".into(),
+        matches: vec![Match::AsPathContains(65009)],
+        changes: vec![],
+        verdict: Verdict::Reject,
+    };
+    let policy = Policy::new(vec![rule], Verdict::Accept, "default");
+    let strict = |host| PeerSession {
+        export: policy.clone(),
+        ..external(host, 65000 + u32::from(host))
+    };
+    let mut bed = Bed::new();
+    bed.up(1, external(1, 65001));
+    bed.up(2, external(2, 65002));
+    bed.announce(1, &via(1, &[65001]), &["10.0.0.0/24"]);
+    bed.announce(1, &via(1, &[65001, 65009]), &["10.0.1.0/24"]);
+    bed.drain_all();
+    assert_eq!(bed.told(2).len(), 2);
+    for host in 3..=5 {
+        bed.up(host.into(), strict(host));
+        assert_eq!(bed.told(host.into()).len(), 1);
+    }
+    bed.rib
+        .set_policies(PeerIndex(2), Policy::accept_all(), policy.clone());
+    assert_eq!(bed.told(2), ["10.0.0.0/24"]);
+}
+
 #[test]
 fn deferral_holds_everything_back() {
     let mut bed = Bed::new();
