@@ -74,9 +74,11 @@ impl Links {
         match event {
             Event::Link(link) => self.set_link(link),
             Event::LinkRemoved(index) => {
+                let carried = self.carries(*index);
                 self.forget_routes_through(*index);
+                self.links.remove(index);
                 Impact {
-                    changed: self.links.remove(index).is_some(),
+                    changed: carried,
                     flushed: Some(*index),
                 }
             }
@@ -129,14 +131,26 @@ impl Links {
             }
         }
         let index = link.index;
+        self.links.insert(index, link);
+        let carries = self.carries(index);
         if went_down {
             self.forget_routes_through(index);
         }
-        self.links.insert(index, link);
         Impact {
-            changed: true,
+            changed: carries,
             flushed: went_down.then_some(index),
         }
+    }
+
+    /// Whether a next hop may resolve through this link: it has addresses, or a route of others. Pods' links have neither, and
+    /// come and go all the time.
+    fn carries(&self, index: LinkIndex) -> bool {
+        let has_address = |link: &Link| !link.addresses.is_empty();
+        self.links.get(&index).is_some_and(has_address)
+            || self
+                .underlay
+                .iter()
+                .any(|route| route.next_hops.iter().any(|(_, link)| *link == index))
     }
 
     /// The kernel flushes IPv4 routes through a link that goes down, and tells nobody.
@@ -265,7 +279,8 @@ mod tests {
     #[test]
     fn only_news_is_a_change() {
         let mut links = Links::default();
-        assert_eq!(handle(&mut links, &link(1, true)), (true, None));
+        // Nothing resolves through a link without addresses: a pod's, say.
+        assert_eq!(handle(&mut links, &link(1, true)), (false, None));
         let address = Event::AddressAdded(1, "192.0.2.1/24".parse().unwrap());
         assert_eq!(handle(&mut links, &address), (true, None));
         assert_eq!(handle(&mut links, &address), (false, None));

@@ -72,6 +72,11 @@ impl Driver {
         &self.links
     }
 
+    /// The links, and the reconciler to say through them what should be.
+    pub fn parts(&mut self) -> (&Links, &mut Reconciler) {
+        (&self.links, &mut self.reconciler)
+    }
+
     /// Has the next [`read`](Self::read) dump everything: what events have missed comes to light.
     pub fn resync(&mut self) {
         self.resync = Some(Resync::All);

@@ -1,19 +1,24 @@
 //! The loop.
 
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
-use dataplane::{Op, RouteKey};
-use netlink::Events;
+use anyhow::Context as _;
+use dataplane::{Op, RouteKey, RouteState, RouteStatus};
+use netlink::Driver;
+use rustix::event::{PollFd, PollFlags, Timespec};
+use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, watch};
-use tracing::{debug, error, info, warn};
+use tracing::{error, info, warn};
 
-use super::kernel::Kernel;
-use super::state::{Progress, State, Then};
+use super::state::State;
 use super::{Command, Inherited, Numbers, TURN};
 
 /// How long a change that the kernel didn't tell us about can go unnoticed.
 const RESYNC: Duration = Duration::from_secs(60);
+/// How long until the kernel is asked again when it could not be read.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// An ADD that waits for its routes.
 struct Waiting {
@@ -23,12 +28,13 @@ struct Waiting {
 
 struct Thread {
     state: State,
-    kernel: Kernel,
+    driver: Driver,
+    /// The driver's descriptor once more, for the runtime to wait on.
+    kernel: AsyncFd<OwnedFd>,
     inbox: mpsc::Receiver<Command>,
     paths: Option<bgp_net::Routes>,
     waiting: Vec<Waiting>,
     resync_at: Instant,
-    reload: bool,
     last_error: Option<(Instant, String)>,
     mtu: watch::Sender<Option<u32>>,
 }
@@ -67,37 +73,40 @@ impl Thread {
         inbox: mpsc::Receiver<Command>,
         mtu: watch::Sender<Option<u32>>,
     ) -> anyhow::Result<(Self, Inherited)> {
-        let mut kernel = Kernel::open()?;
-        let mut state = State::new(u64::from(std::process::id()));
-        let routes = kernel.dump_into(&mut state)?;
+        let mut driver = Driver::open(u64::from(std::process::id()))
+            .context("can't listen to the kernel's events")?;
+        driver.read().context("can't read the kernel's state")?;
+        let inherited = Inherited {
+            routes: driver.reconciler.summary().leftover,
+        };
+        let descriptor = driver.as_fd().try_clone_to_owned();
+        let kernel = descriptor.and_then(crate::sys::watch);
         let thread = Self {
-            state,
-            kernel,
+            state: State::default(),
+            kernel: kernel.context("can't wait for the kernel's events")?,
+            driver,
             inbox,
             paths: None,
             waiting: Vec::new(),
             resync_at: now() + RESYNC,
-            reload: false,
             last_error: None,
             mtu,
         };
-        Ok((thread, Inherited { routes }))
+        Ok((thread, inherited))
     }
 
     async fn serve(&mut self) {
         loop {
-            let timeout = self
-                .state
-                .poll_timeout()
-                .map_or(self.resync_at, |at| at.min(self.resync_at));
-            let busy = self.state.has_work();
+            let retry = self.driver.poll_timeout().map(|(at, _)| at);
+            let timeout = retry.map_or(self.resync_at, |at| at.min(self.resync_at));
+            let busy = self.driver.has_work();
             tokio::select! {
                 biased;
                 command = self.inbox.recv() => match command {
                     None | Some(Command::Stop) => return,
                     Some(command) => self.obey(command),
                 },
-                () = self.kernel.heard() => self.listen(),
+                () = readable(&self.kernel) => {}
                 feed = next(&mut self.paths) => self.learn(feed),
                 // Nothing to wait for while there's work: the branches above had their chance.
                 () = std::future::ready(()), if busy => {}
@@ -107,54 +116,54 @@ impl Thread {
         }
     }
 
-    /// Brings the kernel a bounded step closer to what it should be.
+    /// Takes in what the kernel says, and brings it a bounded step closer to what it should be.
     fn turn(&mut self) {
         let now = now();
-        if std::mem::take(&mut self.reload) || now >= self.resync_at {
+        if now >= self.resync_at {
             self.resync_at = now + RESYNC;
-            if let Err(error) = self.kernel.dump_into(&mut self.state) {
-                error!("{error:#}; trying again in {} s", RESYNC.as_secs());
+            self.driver.resync();
+        }
+        match self.driver.read() {
+            Ok(seen) if seen.links_changed => self.state.links_changed(),
+            Ok(_) => {}
+            Err(error) => {
+                error!("can't read the kernel's state: {error}; trying again in a moment");
+                self.resync_at = now + RETRY;
             }
         }
-        let ops = self.state.plan(TURN, now);
-        if !ops.is_empty() {
-            let results = self.kernel.apply(&ops);
-            for (op, result) in ops.iter().zip(results) {
-                let failure = result.as_ref().err().map(ToString::to_string);
-                if self.state.applied(op, result, now)
-                    && let Some(failure) = failure
-                {
-                    let message = format!("{}: {failure}", describe(op));
-                    warn!("kernel: {message}");
-                    self.last_error = Some((now, message));
-                }
-            }
-            debug!(changes = ops.len(), "kernel changed");
+        let (links, reconciler) = self.driver.parts();
+        self.state.settle(links, reconciler);
+        for (op, error) in self.driver.write(TURN, now) {
+            let message = format!("{}: {error}", describe(&op));
+            warn!("kernel: {message}");
+            self.last_error = Some((now, message));
         }
         self.answer();
-        let mtu = self.state.pod_mtu();
+        let mtu = self.state.pod_mtu(self.driver.links());
         self.mtu
             .send_if_modified(|before| std::mem::replace(before, mtu) != mtu);
     }
 
+    /// Answers the ADDs whose routes are there, or are refused.
     fn answer(&mut self) {
-        let state = &self.state;
+        let reconciler = &self.driver.reconciler;
         self.waiting.retain(|waiting| {
-            let outcome = waiting
-                .keys
-                .iter()
-                .find_map(|key| match state.progress(*key) {
-                    Progress::Installed => None,
-                    Progress::Refused(reason) => {
-                        Some(Err(format!("route {}: {reason}", key.prefix)))
+            let mut outcome = Ok(());
+            for key in &waiting.keys {
+                match reconciler.route(*key) {
+                    Some(RouteStatus {
+                        state: RouteState::Ok,
+                        ..
+                    }) => {}
+                    Some(RouteStatus {
+                        reason: Some(reason),
+                        ..
+                    }) => {
+                        outcome = Err(format!("route {}: {reason}", key.prefix));
                     }
-                    Progress::Pending => Some(Ok(())),
-                });
-            let outcome = match outcome {
-                Some(Ok(())) => return true,
-                Some(Err(reason)) => Err(reason),
-                None => Ok(()),
-            };
+                    Some(_) | None => return true,
+                }
+            }
             // Who asked may have given up; then nobody is told.
             drop(waiting.reply.try_send(outcome));
             false
@@ -162,20 +171,23 @@ impl Thread {
     }
 
     fn obey(&mut self, command: Command) {
+        let (links, reconciler) = self.driver.parts();
         match command {
-            Command::Plan(plan) => self.state.set_plan(plan),
+            Command::Plan(plan) => self.state.set_plan(plan, reconciler),
             Command::Paths(paths) => {
                 self.state.new_paths();
                 self.paths = Some(paths);
             }
             Command::EndpointUp(endpoint, reply) => {
-                let keys = self.state.endpoint_up(endpoint);
+                let keys = self.state.endpoint_up(endpoint, reconciler);
                 self.waiting.push(Waiting { keys, reply });
             }
-            Command::EndpointDown(endpoint) => self.state.endpoint_down(endpoint.link),
-            Command::Endpoints(endpoints) => self.state.set_endpoints(endpoints),
+            Command::EndpointDown(endpoint) => {
+                self.state.endpoint_down(endpoint.link, reconciler);
+            }
+            Command::Endpoints(endpoints) => self.state.set_endpoints(endpoints, reconciler),
             // Who asked may be gone.
-            Command::View(reply) => drop(reply.send(self.state.view())),
+            Command::View(reply) => drop(reply.send(self.state.view(links, reconciler))),
             Command::Numbers(reply) => drop(reply.send(self.numbers())),
             Command::Stop => {}
         }
@@ -185,42 +197,35 @@ impl Thread {
         let last_error = self.last_error.as_ref();
         Numbers {
             last_error: last_error.map(|(at, message)| (at.elapsed(), message.clone())),
-            ..self.state.numbers()
-        }
-    }
-
-    fn listen(&mut self) {
-        match self.kernel.read() {
-            Ok(Events::Changes(events)) => {
-                for event in &events {
-                    if self.state.handle(event) == Then::Reload {
-                        self.reload = true;
-                    }
-                }
-            }
-            Ok(Events::Overrun) => {
-                info!(
-                    "the kernel's events came faster than we read them: reading everything again"
-                );
-                self.reload = true;
-            }
-            Err(error) => {
-                error!("{error:#}: reading everything again");
-                self.reload = true;
-            }
+            ..self.state.numbers(&self.driver.reconciler)
         }
     }
 
     fn learn(&mut self, feed: Option<bgp_net::RouteFeed>) {
+        let (links, reconciler) = self.driver.parts();
         match feed {
-            Some(bgp_net::RouteFeed::Changes(changes)) => self.state.set_paths(changes),
+            Some(bgp_net::RouteFeed::Changes(changes)) => {
+                self.state.set_paths(changes, links, reconciler);
+            }
             Some(bgp_net::RouteFeed::Synced) => {
                 info!("all peers have sent their routes: sweeping what nobody wants any more");
-                self.state.paths_synced();
+                self.state.paths_synced(reconciler);
             }
             // The speaker ended with the process; what it said last stays.
             None => self.paths = None,
         }
+    }
+}
+
+/// Waits until the kernel has something to say. Cancel safe.
+async fn readable(kernel: &AsyncFd<OwnedFd>) {
+    // Readiness is told once for each arrival, and a read has a bound: only a descriptor that is empty is waited on.
+    while let Ok(mut guard) = kernel.readable().await {
+        let mut descriptor = [PollFd::new(guard.get_inner(), PollFlags::IN)];
+        if rustix::event::poll(&mut descriptor, Some(&Timespec::default())) != Ok(0) {
+            return;
+        }
+        guard.clear_ready();
     }
 }
 

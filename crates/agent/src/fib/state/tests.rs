@@ -1,10 +1,10 @@
-//! The state against a model of the kernel: operations are carried out at once, and never fail unless told.
+//! The state with a reconciler, against a kernel that does at once what it is told, unless it refuses.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
 
 use dataplane::link::UnderlayRoute;
-use dataplane::{NextHop, RouteKind};
+use dataplane::{Event, NextHop, Op, RouteKind};
 use resources::{Index, yaml};
 use smallvec::smallvec;
 
@@ -82,28 +82,67 @@ fn pod(address: &str) -> Endpoint {
     }
 }
 
-/// Carries out what is planned until nothing is, and gives what was done.
-fn settle(state: &mut State) -> Vec<Op> {
-    let mut done = Vec::new();
-    loop {
-        let ops = state.plan(100, now());
-        if ops.is_empty() {
-            return done;
+/// A state with what it speaks to.
+struct Fixture {
+    state: State,
+    links: Links,
+    kernel: Reconciler,
+}
+
+impl Fixture {
+    fn new(inherited: Vec<(RouteKey, Option<Route>)>) -> Self {
+        let mut kernel = Reconciler::new(0);
+        kernel.load(inherited, []);
+        Self {
+            state: State::default(),
+            links: links(1500),
+            kernel,
         }
-        for op in ops {
-            state.applied(&op, Ok(()), now());
-            done.push(op);
+    }
+
+    fn planned() -> Self {
+        let mut fixture = Self::new(Vec::new());
+        fixture.state.set_plan(plan(), &mut fixture.kernel);
+        fixture
+    }
+
+    fn synced() -> Self {
+        let mut fixture = Self::planned();
+        fixture.state.set_endpoints(Vec::new(), &mut fixture.kernel);
+        fixture.state.paths_synced(&mut fixture.kernel);
+        fixture.settle();
+        fixture
+    }
+
+    fn paths(&mut self, changes: Vec<RouteChange>) {
+        self.state.set_paths(changes, &self.links, &mut self.kernel);
+    }
+
+    /// Carries out what is planned until nothing is, and gives what was done.
+    fn settle(&mut self) -> Vec<Op> {
+        self.state.settle(&self.links, &mut self.kernel);
+        let mut done = Vec::new();
+        loop {
+            let ops = self.kernel.plan(100, now());
+            if ops.is_empty() {
+                return done;
+            }
+            for op in ops {
+                self.kernel.applied(&op, Ok(()), now());
+                done.push(op);
+            }
         }
     }
 }
 
 fn deleted(ops: &[Op]) -> Vec<String> {
-    ops.iter()
-        .filter_map(|op| match op {
-            Op::DeleteRoute(key, _) => Some(key.prefix.to_string()),
-            _ => None,
-        })
-        .collect()
+    let prefix = |op: &Op| {
+        let Op::DeleteRoute(key, _) = op else {
+            return None;
+        };
+        Some(key.prefix.to_string())
+    };
+    ops.iter().filter_map(prefix).collect()
 }
 
 fn inherited(prefix: &str) -> (RouteKey, Option<Route>) {
@@ -122,104 +161,103 @@ fn inherited(prefix: &str) -> (RouteKey, Option<Route>) {
 
 #[test]
 fn inherited_routes_go_only_when_every_source_has_spoken() {
-    let mut state = State::new(0);
-    let routes = vec![inherited("10.244.2.0/24"), inherited("10.244.9.0/24")];
-    state.load(links(1500), routes, Vec::new());
-    state.set_plan(plan());
-    assert_eq!(deleted(&settle(&mut state)), Vec::<String>::new());
-    state.set_endpoints(Vec::new());
-    assert_eq!(deleted(&settle(&mut state)), Vec::<String>::new());
-    state.set_paths(vec![change("10.244.2.0/24", Some("10.0.1.1"))]);
-    assert_eq!(settle(&mut state), [], "what matches is adopted untouched");
-    state.paths_synced();
-    assert_eq!(deleted(&settle(&mut state)), ["10.244.9.0/24"]);
-    assert!(state.numbers().idle);
+    let mut it = Fixture::new(vec![inherited("10.244.2.0/24"), inherited("10.244.9.0/24")]);
+    it.state.set_plan(plan(), &mut it.kernel);
+    assert_eq!(deleted(&it.settle()), Vec::<String>::new());
+    it.state.set_endpoints(Vec::new(), &mut it.kernel);
+    assert_eq!(deleted(&it.settle()), Vec::<String>::new());
+    it.paths(vec![change("10.244.2.0/24", Some("10.0.1.1"))]);
+    assert_eq!(it.settle(), [], "what matches is adopted untouched");
+    it.state.paths_synced(&mut it.kernel);
+    assert_eq!(deleted(&it.settle()), ["10.244.9.0/24"]);
+    assert!(it.state.numbers(&it.kernel).idle);
 }
 
 #[test]
 fn a_pod_has_its_route_and_its_neighbour_until_it_goes() {
-    let mut state = State::new(0);
-    state.load(links(1500), Vec::new(), Vec::new());
-    state.set_plan(plan());
-    state.set_endpoints(Vec::new());
-    state.paths_synced();
-    settle(&mut state);
-    let keys = state.endpoint_up(pod("10.244.1.5"));
-    assert_eq!(state.progress(keys[0]), Progress::Pending);
-    let done = settle(&mut state);
+    let mut it = Fixture::synced();
+    let keys = it.state.endpoint_up(pod("10.244.1.5"), &mut it.kernel);
+    assert!(!it.kernel.is_installed(keys[0]));
+    let done = it.settle();
     assert!(
         matches!(done[..], [Op::SetNeighbour(..), Op::AddRoute(..)]),
         "{done:?}"
     );
-    assert_eq!(state.progress(keys[0]), Progress::Installed);
-    state.endpoint_down(POD);
-    assert_eq!(deleted(&settle(&mut state)), ["10.244.1.5/32"]);
+    assert!(it.kernel.is_installed(keys[0]));
+    it.state.endpoint_down(POD, &mut it.kernel);
+    assert_eq!(deleted(&it.settle()), ["10.244.1.5/32"]);
 }
 
 #[test]
-fn a_refused_pod_route_is_told_with_its_reason() {
-    let mut state = State::new(0);
-    state.load(links(1500), Vec::new(), Vec::new());
-    state.set_plan(plan());
-    let keys = state.endpoint_up(pod("10.244.1.5"));
-    for op in state.plan(100, now()) {
-        let refused = OpError::Refused {
-            errno: 100,
-            reason: "network is down".into(),
-        };
-        state.applied(&op, Err(refused), now());
-    }
-    let Progress::Refused(reason) = state.progress(keys[0]) else {
-        panic!("not refused");
+fn an_address_that_has_moved_on_keeps_its_route() {
+    let mut it = Fixture::synced();
+    it.state.endpoint_up(pod("10.244.1.5"), &mut it.kernel);
+    let successor = Endpoint {
+        link: POD + 1,
+        ..pod("10.244.1.5")
     };
-    assert!(reason.contains("network is down"), "{reason}");
+    it.state.endpoint_up(successor, &mut it.kernel);
+    it.settle();
+    it.state.endpoint_down(POD, &mut it.kernel);
+    assert_eq!(deleted(&it.settle()), Vec::<String>::new());
 }
 
 #[test]
 fn learned_routes_follow_their_links() {
-    let mut state = State::new(0);
-    state.load(links(1500), Vec::new(), Vec::new());
-    state.set_plan(plan());
-    state.set_paths(vec![change("10.244.2.0/24", Some("192.0.2.1"))]);
-    settle(&mut state);
-    assert_eq!(state.numbers().unresolved, 1);
+    let mut it = Fixture::synced();
+    it.paths(vec![change("10.244.2.0/24", Some("192.0.2.1"))]);
+    it.settle();
+    assert_eq!(it.state.numbers(&it.kernel).unresolved, 1);
     // The way to the next hop appears.
     let address = "192.0.2.9/24".parse().unwrap();
-    assert_eq!(
-        state.handle(&Event::AddressAdded(UPLINK, address)),
-        Then::Continue
+    assert!(
+        it.links
+            .handle(&Event::AddressAdded(UPLINK, address))
+            .changed
     );
-    let done = settle(&mut state);
+    it.state.links_changed();
+    let done = it.settle();
     assert!(matches!(done[..], [Op::AddRoute(..)]), "{done:?}");
-    assert_eq!(state.numbers().unresolved, 0);
+    assert_eq!(it.state.numbers(&it.kernel).unresolved, 0);
+}
+
+#[test]
+fn paths_that_come_before_the_plan_are_not_lost() {
+    let mut it = Fixture::new(Vec::new());
+    it.paths(vec![change("10.244.2.0/24", Some("10.0.1.1"))]);
+    assert_eq!(it.settle(), []);
+    it.state.set_plan(plan(), &mut it.kernel);
+    assert!(
+        it.kernel
+            .route(node::learned_key("10.244.2.0/24".parse().unwrap()))
+            .is_none()
+    );
+    it.settle();
+    assert!(
+        it.kernel
+            .is_installed(node::learned_key("10.244.2.0/24".parse().unwrap()))
+    );
 }
 
 #[test]
 fn what_a_former_speaker_said_stays_until_its_successor_has_told_all() {
-    let mut state = State::new(0);
-    state.load(links(1500), Vec::new(), Vec::new());
-    state.set_plan(plan());
-    state.set_endpoints(Vec::new());
+    let mut it = Fixture::synced();
     let before = ["10.244.2.0/24", "10.244.3.0/24"];
-    state.set_paths(
+    it.paths(
         before
             .map(|prefix| change(prefix, Some("10.0.1.1")))
             .to_vec(),
     );
-    state.paths_synced();
-    settle(&mut state);
-    state.new_paths();
-    state.set_paths(vec![change("10.244.3.0/24", Some("10.0.1.1"))]);
-    assert_eq!(settle(&mut state), []);
-    state.paths_synced();
-    assert_eq!(deleted(&settle(&mut state)), ["10.244.2.0/24"]);
+    it.settle();
+    it.state.new_paths();
+    it.paths(vec![change("10.244.3.0/24", Some("10.0.1.1"))]);
+    assert_eq!(it.settle(), []);
+    it.state.paths_synced(&mut it.kernel);
+    assert_eq!(deleted(&it.settle()), ["10.244.2.0/24"]);
 }
 
 #[test]
 fn pods_get_the_uplinks_mtu() {
-    let mut state = State::new(0);
-    state.load(links(9000), Vec::new(), Vec::new());
-    assert_eq!(state.pod_mtu(), None);
-    state.set_plan(plan());
-    assert_eq!(state.pod_mtu(), Some(9000));
+    assert_eq!(State::default().pod_mtu(&links(9000)), None);
+    assert_eq!(Fixture::planned().state.pod_mtu(&links(9000)), Some(9000));
 }
