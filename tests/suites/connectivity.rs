@@ -68,22 +68,21 @@ fn kernel_has_exactly_our_routes(dc: &DataCentre) -> Result<()> {
 /// And the TTL of the answer has fallen by exactly the routers on the way.
 fn everybody_reaches_every_pod(dc: &DataCentre) -> Result<()> {
     for node in dc.nodes() {
-        let own = [(&node.namespace, 0u8)];
-        let pods = node.pods.iter().map(|pod| (&pod.namespace, 1));
-        for (from, hop) in own.into_iter().chain(pods) {
+        let own = [(&node.namespace, false)];
+        let pods = node.pods.iter().map(|pod| (&pod.namespace, true));
+        for (from, is_pod) in own.into_iter().chain(pods) {
             let mut pinger = Pinger::open(from)?;
             for other in dc.nodes() {
-                let between = if other.name == node.name {
-                    0
-                } else {
-                    dc.routers_between(node, other) + 1
-                };
                 for pod in &other.pods {
                     let itself = from.name() == pod.namespace.name();
-                    let expected = if itself { 64 } else { 64 - between - hop };
+                    let routers = if itself {
+                        0
+                    } else {
+                        dc.routers_back(node, is_pod, other)
+                    };
                     let ttl = pinger.wait_answer(pod.address, LIMIT)?.ttl();
                     let what = format!("TTL from {} to {}", from.name(), pod.name);
-                    same(&what, &ttl, &Some(expected))?;
+                    same(&what, &ttl, &Some(64 - routers))?;
                 }
                 // And back: nodes answer to pods.
                 if other.name != node.name {

@@ -227,6 +227,20 @@ impl DataCentre {
         }
     }
 
+    /// How many routers an answer passes from a pod on `to` back to `from`, or to a pod on it.
+    #[must_use]
+    pub fn routers_back(&self, from: &Node, from_pod: bool, to: &Node) -> u8 {
+        let own = u8::from(from_pod);
+        if from.name == to.name {
+            own
+        } else if from.rack == to.rack && !from_pod {
+            // The node itself is on the segment, whatever way its pods' range takes.
+            1
+        } else {
+            1 + self.routers_between(from, to) + own
+        }
+    }
+
     /// The ends of all logs, for a failure's report.
     #[must_use]
     pub fn logs(&mut self) -> String {

@@ -320,7 +320,7 @@ pub fn ours(name: &str) -> Result<PathBuf> {
     let path = folder.join(name);
     if !path.is_file() {
         bail!(
-            "{} is not built: cargo build --profile lab --workspace --bins",
+            "{} is not built: cargo xtask demo builds it",
             path.display()
         );
     }

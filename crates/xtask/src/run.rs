@@ -153,12 +153,26 @@ pub(crate) fn lab_folder() -> Result<PathBuf> {
     Ok(metadata.target_directory.join("lab").into())
 }
 
+/// What the demo, the suites and the benchmarks need. They all select the same packages: cargo unifies features over the
+/// selection, and builds everything once more for another one.
+pub(crate) const LAB: [&str; 12] = [
+    "--profile",
+    "lab",
+    "-p",
+    "agent",
+    "-p",
+    "cni",
+    "-p",
+    "ctl",
+    "-p",
+    "lab",
+    "-p",
+    "tests",
+];
+
 /// Builds our programs as the demo, the suites and the benchmarks run them.
 pub(crate) fn build_lab() -> Result<()> {
-    let status = cargo()
-        .args(["build", "--profile", "lab", "--bins"])
-        .args(["-p", "agent", "-p", "cni", "-p", "ctl", "-p", "lab"])
-        .status()?;
+    let status = cargo().args(["build", "--bins"]).args(LAB).status()?;
     if !status.success() {
         bail!("the build failed");
     }

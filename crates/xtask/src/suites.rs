@@ -2,22 +2,19 @@
 
 use anyhow::Result;
 
-use crate::run::{self, Session, cargo};
+use crate::run::{self, LAB, Session, cargo};
 
 /// In the order in which a person would want them to fail.
 const SUITES: [&str; 4] = ["connectivity", "mesh", "interop", "resilience"];
 
 /// Builds once, then runs each suite as a step of its own.
 pub(crate) fn run(session: &mut Session) -> Result<()> {
-    let built = session.step(
-        "build (profile lab)",
-        cargo()
-            .args(["build", "--quiet", "--profile", "lab", "--bins", "--tests"])
-            .args([
-                "-p", "agent", "-p", "cni", "-p", "ctl", "-p", "lab", "-p", "tests",
-            ]),
-    )?;
-    if !built {
+    let mut build = cargo();
+    build.args(["build", "--quiet", "--bins"]).args(LAB);
+    for suite in SUITES {
+        build.args(["--test", suite]);
+    }
+    if !session.step("build (profile lab)", &mut build)? {
         return Ok(());
     }
     let programs = run::lab_folder()?;
@@ -25,16 +22,8 @@ pub(crate) fn run(session: &mut Session) -> Result<()> {
         session.step(
             suite,
             cargo()
-                .args([
-                    "test",
-                    "--quiet",
-                    "--profile",
-                    "lab",
-                    "-p",
-                    "tests",
-                    "--test",
-                    suite,
-                ])
+                .args(["test", "--quiet", "--test", suite])
+                .args(LAB)
                 .env("MARGAY_BIN_DIR", &programs),
         )?;
     }

@@ -190,14 +190,13 @@ impl Stage {
         for other in dc.nodes() {
             let mut group = String::new();
             for pod in &other.pods {
-                let routed = expected_hops(
-                    dc,
-                    node,
-                    other,
-                    is_node,
-                    from.name() == pod.namespace.name(),
-                );
-                let expected = 64 - routed;
+                let itself = from.name() == pod.namespace.name();
+                let routers = if itself {
+                    0
+                } else {
+                    dc.routers_back(node, !is_node, other)
+                };
+                let expected = 64 - routers;
                 let what = format!("{} to {}", from.name(), pod.name);
                 group += &match pinger
                     .wait_answer(pod.address, PING_LIMIT)
@@ -331,17 +330,6 @@ impl Stage {
             folder.display(),
             node.log().display()
         );
-    }
-}
-
-/// Routers on the way, the nodes at both ends included where the pings start or end in a pod.
-fn expected_hops(dc: &DataCentre, from: &Node, to: &Node, is_node: bool, itself: bool) -> u8 {
-    if itself {
-        0
-    } else if from.name == to.name {
-        u8::from(!is_node)
-    } else {
-        dc.routers_between(from, to) + 1 + u8::from(!is_node)
     }
 }
 
