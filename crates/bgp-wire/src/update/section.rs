@@ -140,6 +140,7 @@ impl<'a> Section<'a> {
             section.attribute(raw)?;
         }
         section.merge_as4();
+        section.check_path_len();
         Ok(section.parsed)
     }
 
@@ -292,6 +293,23 @@ impl<'a> Section<'a> {
         }
         if let Some(as4_path) = self.as4_path.take() {
             attributes.as_path = std::mem::take(&mut attributes.as_path).merge(as4_path);
+        }
+    }
+}
+
+impl Section<'_> {
+    /// An extended message has room for more two-octet numbers than an attribute has for four-octet ones: such a path
+    /// could be neither kept in canonical form nor passed on.
+    fn check_path_len(&mut self) {
+        if !self.mode.four_octet_as
+            && self.parsed.attributes.as_path.encoded_len4() > usize::from(u16::MAX)
+        {
+            self.withdraw(
+                attr::AS_PATH,
+                "too long with four octets a number",
+                update_error::MALFORMED_AS_PATH,
+                &[],
+            );
         }
     }
 }

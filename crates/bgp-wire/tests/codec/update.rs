@@ -369,3 +369,26 @@ fn faults_read_well() {
             .is_none()
     );
 }
+
+/// 16,400 numbers take 33 kB with two octets each, and more than an attribute can hold with four.
+#[test]
+fn path_too_long_with_four_octets_is_withdrawn() {
+    let context = Context {
+        extended_message: true,
+        ..OLD
+    };
+    let mut path = Vec::new();
+    for _ in 0..82 {
+        path.extend_from_slice(&[2, 200]);
+        path.extend_from_slice(&[0xfc; 400]);
+    }
+    let mut section = attribute(0x40, 1, &[0]);
+    section.extend_from_slice(&[0x50, 2]);
+    section.extend_from_slice(&u16::try_from(path.len()).unwrap().to_be_bytes());
+    section.extend_from_slice(&path);
+    section.extend_from_slice(&attribute(0x40, 3, &[192, 0, 2, 1]));
+    let frame = update_frame(&[], &section, &[8, 10]);
+    let update = decode_update(&frame, &context).unwrap();
+    assert_eq!(withdrawn(&update), ["10.0.0.0/8"]);
+    assert_eq!(update.attributes, None);
+}
