@@ -1,0 +1,24 @@
+//! The fuzz target over its committed corpus, once: what fuzzing has found before stays mended.
+#![expect(
+    clippy::print_stdout,
+    reason = "cargo shows it where the test fails: which input it was"
+)]
+
+#[path = "../fuzz/src/target.rs"]
+mod target;
+
+use std::fs;
+use std::path::Path;
+
+#[test]
+fn corpus_passes() {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/speaker");
+    let mut inputs = 0;
+    for entry in fs::read_dir(corpus).expect("a corpus") {
+        let path = entry.expect("a readable folder").path();
+        println!("{}", path.display());
+        target::speaker(&fs::read(&path).expect("a readable input"));
+        inputs += 1;
+    }
+    assert!(inputs > 0, "no inputs");
+}
