@@ -1,7 +1,7 @@
 //! Reading and writing UPDATEs: time a message, and time a prefix.
 //!
 //! `cargo bench -p bgp-wire`. The attributes are what an ordinary external route has: ORIGIN, an AS_PATH of four
-//! numbers, NEXT_HOP and three communities.
+//! numbers, NEXT_HOP and three communities. Other crates beside this one: `benches/peers`.
 #![expect(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
 
 use std::hint::black_box;
