@@ -62,6 +62,11 @@ impl Routes for PeerRoutes<'_> {
             DownKind::KeepStale
         };
         self.rib.peer_down(self.index, *self.generation, kind);
+        for family in [Family::IPV4_UNICAST, Family::IPV6_UNICAST] {
+            if !keep.contains(&family) {
+                self.rib.forget_stale(self.index, *self.generation, family);
+            }
+        }
         *self.changed = true;
     }
 

@@ -80,7 +80,7 @@ impl Speaker {
     #[must_use]
     pub fn new(config: SpeakerConfig, restarting: bool, seed: u64, now: Instant) -> Self {
         let mut speaker = Self {
-            rib: Rib::new(config.asn, config.router_id, config.max_paths),
+            rib: Rib::with_seed(config.asn, config.router_id, config.max_paths, seed),
             peers: Slab::new(),
             by_address: BTreeMap::new(),
             serials: Vec::new(),
