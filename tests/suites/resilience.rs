@@ -10,7 +10,7 @@ use ipnet::Ipv4Net;
 use lab::datacentre::{DataCentre, Node, Shape};
 use lab::probe::{Pinger, Stream};
 use lab::tor::Kind;
-use lab::wait;
+use lab::{net, wait};
 use tests::{Case, SESSION, oracle, same, status, suite, wait_session};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -33,6 +33,7 @@ fn main() -> ExitCode {
     let every = [Kind::Bird, Kind::Frr, Kind::Gobgp, Kind::Margay];
     let mut cases = Case::each(&every, "kill_9_loses_no_packet", &racks, kill);
     cases.extend([
+        Case::new("a_lost_packet_is_counted", racks.clone(), probe),
         Case::new("sigterm_keeps_routes", racks.clone(), terminate),
         Case::new("deleted_routes_come_back", rack.clone(), deleted).with("ip"),
         Case::new("a_tor_dies_and_returns", racks, tor_dies),
@@ -88,6 +89,21 @@ fn kill(dc: &mut DataCentre) -> Result<()> {
         Ok(())
     })?;
     dc.wait_routes(SESSION)
+}
+
+/// The probe itself: without this, "none was lost" says little.
+fn probe(dc: &mut DataCentre) -> Result<()> {
+    dc.start()?;
+    dc.wait_routes(SESSION)?;
+    let result = undisturbed(dc, |dc| {
+        let (node, _) = first_pod(dc, 1)?;
+        net::set_down(&node.namespace, "eth0")?;
+        net::set_up(&node.namespace, "eth0")
+    });
+    match result {
+        Err(error) if error.to_string().contains("lost") => Ok(()),
+        other => bail!("a link was down, and the probe says {other:?}"),
+    }
 }
 
 fn terminate(dc: &mut DataCentre) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::run::{self, cargo};
+use crate::run::{self, LAB, cargo};
 
 /// Runs those whose name holds `filter`.
 pub(crate) fn run(filter: Option<&str>) -> Result<bool> {
@@ -13,8 +13,8 @@ pub(crate) fn run(filter: Option<&str>) -> Result<bool> {
     if wanted("add") {
         println!("\n=== add: CNI ADD as a whole process, beside ptp + host-local");
         let status = cargo()
-            .args(["bench", "--quiet", "-p", "cni", "--bench", "add"])
-            .env("MARGAY_BIN_DIR", &programs)
+            .args(["bench", "--quiet", "--bench", "add"])
+            .args(LAB)
             .status()?;
         passed &= status.success();
     }

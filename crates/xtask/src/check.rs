@@ -4,11 +4,16 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::Result;
+use cargo_metadata::MetadataCommand;
 
+use crate::packages;
 use crate::run::{Session, cargo, root};
 
 /// The version of cargo-deny that [`run`] installs. Building it takes some minutes, so it is kept outside the tree.
 const CARGO_DENY: &str = "0.20.2";
+
+/// Crates whose integration tests make network namespaces.
+const KERNEL: [&str; 2] = ["cni", "netlink"];
 
 /// Runs all of them; installs cargo-deny when it is missing and `install` says so.
 pub(crate) fn run(session: &mut Session, install: bool) -> Result<()> {
@@ -28,8 +33,9 @@ pub(crate) fn run(session: &mut Session, install: bool) -> Result<()> {
     // The crate graph and the tidiness tests are among these.
     session.step(
         "unit tests",
-        cargo().args(["test", "--quiet", "--workspace", "--exclude", "tests"]),
+        unit_tests().args(["--lib", "--bins"]).args(targets(false)?),
     )?;
+    session.step("examples in documentation", unit_tests().arg("--doc"))?;
     match cargo_deny(session, install)? {
         Some(deny) => {
             session.step(
@@ -53,6 +59,42 @@ pub(crate) fn run(session: &mut Session, install: bool) -> Result<()> {
         ),
     }
     Ok(())
+}
+
+/// The tests that need the kernel's help: root, or user namespaces.
+pub(crate) fn kernel(session: &mut Session) -> Result<()> {
+    if !packages::root() {
+        let reason = "they make network namespaces: run this as root";
+        session.skip("tests against the kernel", reason);
+        return Ok(());
+    }
+    session.step(
+        "tests against the kernel",
+        unit_tests().args(targets(true)?),
+    )?;
+    Ok(())
+}
+
+fn unit_tests() -> Command {
+    let mut command = cargo();
+    command.args(["test", "--quiet", "--workspace", "--exclude", "tests"]);
+    command
+}
+
+/// Integration tests, of the crates that need the kernel or of all others: `--test NAME` each.
+fn targets(kernel: bool) -> Result<Vec<String>> {
+    let metadata = MetadataCommand::new()
+        .current_dir(root())
+        .no_deps()
+        .exec()?;
+    let packages = metadata.packages.iter();
+    let names = packages
+        .filter(|package| package.name.as_str() != "tests")
+        .filter(|package| KERNEL.contains(&package.name.as_str()) == kernel)
+        .flat_map(|package| &package.targets)
+        .filter(|target| target.is_test())
+        .flat_map(|target| ["--test".to_owned(), target.name.clone()]);
+    Ok(names.collect())
 }
 
 /// Where cargo-deny is: on the path, or in our cache, or built into it just now.

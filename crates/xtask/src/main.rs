@@ -76,6 +76,7 @@ fn run(command: Command) -> Result<bool> {
             let mut session = Session::new();
             packages::provide(&mut session, !no_install)?;
             check::run(&mut session, !no_install)?;
+            check::kernel(&mut session)?;
             suites::run(&mut session)?;
             Ok(session.close())
         }

@@ -59,7 +59,8 @@ fn present(program: &str) -> bool {
     .any(|folder| Path::new(folder).join(program).is_file())
 }
 
-fn root() -> bool {
+/// Whether we are root.
+pub(crate) fn root() -> bool {
     let id = Command::new("id").arg("-u").output();
     id.is_ok_and(|output| output.stdout.trim_ascii() == b"0")
 }

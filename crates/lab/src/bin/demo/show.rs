@@ -310,11 +310,13 @@ impl Stage {
         let Some(node) = dc.nodes().next() else {
             return;
         };
-        let enter = format!(
-            "nsenter -t {pid} -m -p {}",
-            if in_user_namespace() { "-U -r " } else { "" }
-        );
-        let enter = enter.trim_end();
+        // A user namespace is entered as whom one is there already: it allows no change of groups.
+        let user = if in_user_namespace() {
+            " -U --preserve-credentials"
+        } else {
+            ""
+        };
+        let enter = format!("nsenter -t {pid}{user} -m -p");
         let folder = node.run_folder();
         let bin = std::env::current_exe().unwrap_or_default();
         let bin = bin.parent().unwrap_or(&bin).display();
