@@ -98,6 +98,7 @@ fn probe(dc: &mut DataCentre) -> Result<()> {
     let result = undisturbed(dc, |dc| {
         let (node, _) = first_pod(dc, 1)?;
         net::set_down(&node.namespace, "eth0")?;
+        wait::measure_for(20 * MILLISECOND);
         net::set_up(&node.namespace, "eth0")
     });
     match result {
