@@ -2,7 +2,7 @@
 //!
 //! | module | what |
 //! | --- | --- |
-//! | [`enter`] | re-executes the program in private namespaces, so that the kernel tidies up whatever happens |
+//! | [`mod@enter`] | re-executes the program in private namespaces, so that the kernel tidies up whatever happens |
 //! | [`netns`] | network namespaces with a name, and how to work inside them |
 //! | [`net`] | links, segments, addresses and routes between them |
 //! | [`process`] | programs in a namespace: logs, signals, restart |
