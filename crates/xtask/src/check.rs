@@ -77,7 +77,14 @@ pub(crate) fn kernel(session: &mut Session) -> Result<()> {
 
 fn unit_tests() -> Command {
     let mut command = cargo();
-    command.args(["test", "--quiet", "--workspace", "--exclude", "tests"]);
+    command.args([
+        "test",
+        "--quiet",
+        "--no-fail-fast",
+        "--workspace",
+        "--exclude",
+        "tests",
+    ]);
     command
 }
 
