@@ -46,11 +46,10 @@ pub(crate) fn run(session: &mut Session, install: bool) -> Result<()> {
                         "--offline",
                         "--log-level",
                         "error",
-                        "check",
                         "--config",
                         ".deny.toml",
                     ])
-                    .args(["bans", "licenses", "sources"]),
+                    .args(["check", "bans", "licenses", "sources"]),
             )?;
         }
         None => session.skip(
