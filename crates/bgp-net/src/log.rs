@@ -30,7 +30,7 @@ pub(crate) fn event(event: &Event) {
         } => {
             debug!(%peer, direction = %ended.direction, reason = %ended, failures, "session did not come up");
         }
-        Event::Synced => info!("routes of all peers are known"),
+        Event::Synced => info!("all peers have sent their routes, or have had their time to"),
         Event::Connect { remote, .. } => debug!(%remote, "connecting"),
         Event::Close { conn, .. } => debug!(?conn, "closing"),
     }

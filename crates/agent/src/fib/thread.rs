@@ -208,7 +208,9 @@ impl Thread {
                 self.state.set_paths(changes, links, reconciler);
             }
             Some(bgp_net::RouteFeed::Synced) => {
-                info!("all peers have sent their routes: sweeping what nobody wants any more");
+                info!(
+                    "the speaker knows all it can: what an earlier margayd left and nobody wants goes"
+                );
                 self.state.paths_synced(reconciler);
             }
             // The speaker ended with the process; what it said last stays.

@@ -32,7 +32,8 @@ impl Routes for PeerRoutes<'_> {
         *self.last_generation += 1;
         *self.generation = Generation(*self.last_generation);
         let local_address = local.ip().to_canonical();
-        let shared = |subnet: &&IpNet| subnet.contains(&local_address) && subnet.contains(&self.address);
+        let shared =
+            |subnet: &&IpNet| subnet.contains(&local_address) && subnet.contains(&self.address);
         let session = PeerSession {
             ibgp: negotiated.context.ibgp,
             peer_asn: peer.asn,

@@ -159,7 +159,8 @@ impl Speaker {
             scheduled: None,
             ready: false,
         });
-        self.restart.added(index);
+        let restart_time = config.graceful_restart;
+        self.restart.added(index, restart_time);
         self.with_session(index, |session, routes| session.start(now, routes));
     }
 
@@ -352,12 +353,12 @@ impl Speaker {
         self.rib_changed = true;
     }
 
-    /// Whether the routes that a predecessor knew are known again: every peer has sent End-of-RIB, cannot be reached,
-    /// or has had its time. Until then nobody may sweep routes that the kernel has and [`poll_routes`](Self::poll_routes)
-    /// has not told.
+    /// Whether the routes that a predecessor knew are known again: every peer has sent End-of-RIB, or has had the time
+    /// that its own restart may take. Until then nobody may sweep routes that the kernel has and
+    /// [`poll_routes`](Self::poll_routes) has not told.
     #[must_use]
     pub fn is_synced(&self) -> bool {
-        self.restart.is_synced()
+        self.restart.is_settled()
     }
 
     fn check_sync(&mut self, now: Instant) {
@@ -365,15 +366,16 @@ impl Speaker {
             .peers
             .iter()
             .filter_map(|(slot, peer)| Some((u32::try_from(slot).ok()?, &peer.session)));
-        if !self.restart.finish(now, sessions) {
-            return;
+        if self.restart.finish(now, sessions) {
+            self.rib.defer(false);
+            self.rib_changed = true;
+            for (_, peer) in &mut self.peers {
+                peer.session.set_restart(self.restart.local());
+            }
         }
-        self.rib.defer(false);
-        self.rib_changed = true;
-        for (_, peer) in &mut self.peers {
-            peer.session.set_restart(self.restart.local());
+        if self.restart.settle(now) {
+            self.events.push_back(Event::Synced);
         }
-        self.events.push_back(Event::Synced);
     }
 
     /// Runs one session, and takes over what it has to say.

@@ -1,12 +1,12 @@
 //! Our own restart: when are the routes known that a predecessor had? (RFC 4724 §4.1)
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crate::session::Session;
 use crate::session::open::LocalRestart;
 
-/// How long a peer that we cannot reach holds up the others.
+/// How long a peer that we cannot reach holds up the choice of routes.
 const ABSENT_TIME: Duration = Duration::from_secs(15);
 /// How long a peer that has restarted too does so. It may wait for our End-of-RIB as we wait for its own, and RFC 4724
 /// §4.1 excludes it to avoid that; yet mostly it does have something to tell.
@@ -15,12 +15,20 @@ const RESTARTED_TIME: Duration = Duration::from_secs(3);
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// From the start until every peer has told its routes, or time is up.
+///
+/// Two things wait, for different times. Routes are chosen and told to others once all peers that can be reached have told
+/// theirs: others' patience with us is limited. What the kernel has from before stays longer, for as long as a peer that
+/// can't be reached may be restarting itself: it goes on forwarding meanwhile.
 #[derive(Debug)]
 pub(super) struct Restart {
     restarting: bool,
+    start: Instant,
     synced: bool,
-    /// Peers whose routes are still to come.
+    settled: bool,
+    /// Peers whose routes are still to come, as far as choosing routes waits for them.
     waiting: BTreeSet<u32>,
+    /// Peers whose routes are still to come, and until when they may be restarting.
+    outstanding: BTreeMap<u32, Instant>,
     /// Selection_Deferral_Timer.
     deferral: Instant,
     /// From when on peers that cannot be reached are not waited for: one dead node must not hold up a whole mesh.
@@ -33,8 +41,11 @@ impl Restart {
     pub(super) fn new(restarting: bool, deferral: Duration, now: Instant) -> Self {
         Self {
             restarting,
+            start: now,
             synced: false,
+            settled: false,
             waiting: BTreeSet::new(),
+            outstanding: BTreeMap::new(),
             deferral: now + deferral,
             absent: now + ABSENT_TIME,
             look: now + LOOK_INTERVAL,
@@ -49,24 +60,29 @@ impl Restart {
         }
     }
 
-    pub(super) fn is_synced(&self) -> bool {
-        self.synced
+    /// Nothing from before needs to be kept any longer.
+    pub(super) fn is_settled(&self) -> bool {
+        self.settled
     }
 
-    pub(super) fn added(&mut self, peer: u32) {
+    /// A peer, and how long it may take to restart where it offers to do so gracefully.
+    pub(super) fn added(&mut self, peer: u32, restart_time: Option<Duration>) {
         if !self.synced {
             self.waiting.insert(peer);
+            let patience = restart_time.unwrap_or(ABSENT_TIME);
+            self.outstanding.insert(peer, self.start + patience);
         }
     }
 
     pub(super) fn removed(&mut self, peer: u32) {
         self.waiting.remove(&peer);
+        self.outstanding.remove(&peer);
     }
 
     /// Looks at a session in which something happened.
     pub(super) fn observe(&mut self, peer: u32, session: &Session) {
-        if !self.synced && session.is_synced() {
-            self.waiting.remove(&peer);
+        if !self.settled && session.is_synced() {
+            self.removed(peer);
         }
     }
 
@@ -96,7 +112,21 @@ impl Restart {
         self.synced
     }
 
+    /// Whether what is from before need not be kept any longer, from now on.
+    pub(super) fn settle(&mut self, now: Instant) -> bool {
+        if !self.synced || self.settled {
+            return false;
+        }
+        self.outstanding.retain(|_, until| *until > now);
+        self.settled = self.outstanding.is_empty();
+        self.settled
+    }
+
     pub(super) fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
-        (!self.synced).then(|| (self.deferral.min(self.look), "selection deferral"))
+        if !self.synced {
+            return Some((self.deferral.min(self.look), "selection deferral"));
+        }
+        let last = self.outstanding.values().max()?;
+        (!self.settled).then_some((*last, "peers that may be restarting"))
     }
 }

@@ -382,7 +382,8 @@ fn bgp_routes_of_one_peer_say_what_passes() {
         PREFIX         NEXT-HOP    AS-PATH      PREF  MED  SENT  REASON
         10.244.1.0/24  192.0.2.10  -            -     -    yes   -
         10.244.2.0/24  192.0.2.1   65001 65002  100   -    no    default: not this node's own route
-    "#]].assert_eq(&bgp_routes::table(&to, &asked(None, tor), NARROW));
+    "#]]
+    .assert_eq(&bgp_routes::table(&to, &asked(None, tor), NARROW));
     let none = BgpRoutes {
         node: "n1".to_owned(),
         routes: vec![],
