@@ -100,8 +100,8 @@ impl Configuration {
             .iter()
             .filter(|problem| !self.logged.contains(problem))
         {
-            let (severity, source, line) = (problem.severity, &problem.source, problem.line);
-            match severity {
+            let (source, line) = (file(problem), problem.line);
+            match problem.severity {
                 Severity::Error => error!(source, line, "configuration: {problem}"),
                 Severity::Warning => warn!(source, line, "configuration: {problem}"),
             }
@@ -112,7 +112,7 @@ impl Configuration {
             .filter(|problem| !problems.contains(problem))
         {
             info!(
-                source = problem.source,
+                source = file(problem),
                 "configuration: no longer the case: {problem}"
             );
         }
@@ -131,6 +131,11 @@ impl Configuration {
     }
 }
 
+/// The file to mend; `None` where no single one is to blame, and a log line then has no such field.
+fn file(problem: &Problem) -> Option<&str> {
+    Some(problem.source.as_str()).filter(|source| !source.is_empty())
+}
+
 fn whole_source(source: &str, message: String) -> Problem {
     Problem {
         source: source.to_owned(),
@@ -139,5 +144,17 @@ fn whole_source(source: &str, message: String) -> Problem {
         field: String::new(),
         severity: Severity::Error,
         message,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_file_is_to_blame_for_names_none() {
+        assert_eq!(file(&whole_source("", String::new())), None);
+        let problem = whole_source("a.yaml", String::new());
+        assert_eq!(file(&problem), Some("a.yaml"));
     }
 }
