@@ -53,6 +53,8 @@ pub struct State {
     pub plan: Option<Arc<NodePlan>>,
     /// The speaker, once there was a plan.
     pub bgp: Option<bgp_net::Handle>,
+    /// Why there is a plan but no speaker.
+    pub speaker_error: Option<String>,
 }
 
 #[expect(
@@ -214,7 +216,12 @@ impl Control {
             problems: problems.into_iter().map(server::convert::problem).collect(),
         };
         let bgp = self.speaker.as_ref().map(|(handle, _)| handle.clone());
-        self.publish.send_replace(State { config, plan, bgp });
+        self.publish.send_replace(State {
+            config,
+            plan,
+            bgp,
+            speaker_error: self.listen_error.clone(),
+        });
     }
 
     fn announce(&self, plan: &NodePlan) {

@@ -65,9 +65,16 @@ pub struct Peer {
     pub messages: MessageCounts,
     /// How often an established session was lost since the peer was configured.
     pub flaps: u64,
-    /// Why the last session or attempt ended.
+    /// It has sent all its routes in this session (End-of-RIB), or need not.
+    #[serde(default)]
+    pub synced: bool,
+    /// The last NOTIFICATION either way, or the last loss of an established session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<SessionError>,
+    /// Why TCP didn't come up when we tried last. Never older than [`last_error`](Self::last_error), and gone once a
+    /// session is up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_attempt: Option<SessionError>,
     /// Seconds until we dial again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_retry_seconds: Option<u64>,

@@ -19,8 +19,11 @@ pub struct Status {
     pub uptime_seconds: u64,
     /// Its configuration.
     pub config: ConfigStatus,
-    /// Its BGP speaker; `None` while the configuration doesn't say enough to have one.
+    /// Its BGP speaker; `None` while there is none.
     pub bgp: Option<BgpStatus>,
+    /// Why there is no speaker although the configuration asks for one: `cannot listen on 0.0.0.0:179: …`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub speaker_error: Option<String>,
     /// The node's pod ranges.
     pub pod_cidrs: Vec<IpNet>,
     /// The kernel's routes.
@@ -117,10 +120,13 @@ pub struct KernelStatus {
     pub desired: u64,
     /// Those of them that are.
     pub ok: u64,
-    /// Those that are not.
+    /// Those that are not, though nobody else's route is in the way.
     pub missing: u64,
     /// Those that are there with other next hops.
     pub wrong: u64,
+    /// Those in whose place another program's route stands.
+    #[serde(default)]
+    pub foreign: u64,
     /// Routes of ours that nobody wants.
     pub leftover: u64,
     /// Learned prefixes whose next hop can't be reached.

@@ -20,7 +20,8 @@ Examples:
 
 Exit status:
   0  all is well
-  1  something needs attention: a configured peer is down, or the agent refused the question
+  1  something needs attention (status: anything listed there; bgp peers, bgp peer: a session is down; routes: a
+     route is missing, wrong, foreign or unresolved), or the agent refused the question
   2  the command line is wrong
   3  the agent can't be reached";
 
@@ -67,6 +68,9 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Bgp(Bgp),
     /// The kernel's routes beside those that should be there
+    #[command(
+        after_help = "Exit status: 1 when a route is missing, wrong, foreign or unresolved. One that is left over goes by itself."
+    )]
     Routes,
     /// The pods attached to this node
     Endpoints,

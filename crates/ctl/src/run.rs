@@ -141,7 +141,13 @@ fn answer(cli: &Cli, style: Style) -> Result<Answer, Failure> {
             |_| true,
             |answer, style| view::bgp_routes::table(answer, routes, style),
         ),
-        Command::Routes => page(cli, style, api::path::ROUTES, |_| true, view::routes::table),
+        Command::Routes => page(
+            cli,
+            style,
+            api::path::ROUTES,
+            view::routes::is_well,
+            view::routes::table,
+        ),
         Command::Endpoints => page(
             cli,
             style,

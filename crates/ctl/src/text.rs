@@ -21,12 +21,19 @@ fn pair(large: u64, large_unit: &str, small: u64, small_unit: &str) -> String {
     }
 }
 
-/// `1 peer`, `2 peers`.
+/// `1 peer`, `2 peers`, `2 prefixes`.
 pub(crate) fn count(number: u64, singular: &str) -> String {
-    match number {
-        1 => format!("1 {singular}"),
-        _ => format!("{number} {singular}s"),
+    match (number, singular.ends_with('x')) {
+        (1, _) => format!("1 {singular}"),
+        (_, false) => format!("{number} {singular}s"),
+        (_, true) => format!("{number} {singular}es"),
     }
+}
+
+/// `1 route is`, `2 routes are`.
+pub(crate) fn count_is(number: u64, singular: &str) -> String {
+    let verb = if number == 1 { "is" } else { "are" };
+    format!("{} {verb}", count(number, singular))
 }
 
 /// A value or nothing.
@@ -37,6 +44,14 @@ pub(crate) fn optional<T: ToString>(value: Option<T>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn words_have_plurals() {
+        let words = [0, 1, 2].map(|number| count(number, "prefix"));
+        assert_eq!(words, ["0 prefixes", "1 prefix", "2 prefixes"]);
+        assert_eq!(count_is(1, "route"), "1 route is");
+        assert_eq!(count_is(2, "route"), "2 routes are");
+    }
 
     #[test]
     fn durations_have_two_units_at_most() {

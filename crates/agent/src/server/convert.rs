@@ -76,6 +76,7 @@ pub fn status(
                     originated: plan.speaker.originated.len() as u64,
                 }
             }),
+        speaker_error: state.speaker_error.clone(),
         pod_cidrs: state
             .plan
             .as_ref()
@@ -85,8 +86,9 @@ pub fn status(
             synced: numbers.idle,
             desired: (kernel.ok + kernel.missing + kernel.wrong + kernel.foreign) as u64,
             ok: kernel.ok as u64,
-            missing: (kernel.missing + kernel.foreign) as u64,
+            missing: kernel.missing as u64,
             wrong: kernel.wrong as u64,
+            foreign: kernel.foreign as u64,
             leftover: kernel.leftover as u64,
             unresolved: numbers.unresolved as u64,
             last_error: numbers
@@ -170,7 +172,9 @@ pub fn peer(status: &PeerStatus, plan: &NodePlan) -> api::Peer {
         },
         messages: messages(&status.counters),
         flaps: u64::from(status.flaps),
+        synced: status.synced,
         last_error: status.last_error.as_ref().map(session_error),
+        last_attempt: status.last_attempt.as_ref().map(session_error),
         next_retry_seconds: status.next_attempt.map(|wait| wait.as_secs()),
     }
 }
@@ -241,9 +245,29 @@ fn capability(capability: &Capability) -> String {
         }
         Capability::FourOctetAs(_) => "four-octet AS".to_owned(),
         Capability::EnhancedRouteRefresh => "enhanced route refresh".to_owned(),
-        Capability::Unknown { code, .. } => format!("code {code}"),
+        Capability::Unknown { code, .. } => UNUSED_CAPABILITIES
+            .iter()
+            .find(|(known, _)| known == code)
+            .map_or_else(|| format!("code {code}"), |(_, name)| (*name).to_owned()),
     }
 }
+
+/// IANA's names of capabilities that peers announce and we make no use of.
+const UNUSED_CAPABILITIES: [(u8, &str); 13] = [
+    (3, "outbound route filtering"),
+    (5, "extended next hop"),
+    (6, "extended message"),
+    (9, "BGP role"),
+    (64, "graceful restart"),
+    (65, "four-octet AS"),
+    (67, "dynamic capability"),
+    (69, "ADD-PATH"),
+    (70, "enhanced route refresh"),
+    (71, "long-lived graceful restart"),
+    (73, "FQDN"),
+    (75, "software version"),
+    (128, "route refresh (Cisco)"),
+];
 
 /// Our kernel routes, and what there should be, by prefix.
 #[must_use]
@@ -351,5 +375,25 @@ pub fn endpoint(endpoint: Endpoint) -> api::Endpoint {
         host_ifname: endpoint.host_ifname,
         addresses: endpoint.addresses,
         mac: mac.join(":"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn capabilities_go_by_their_names() {
+        let unknown = |code| {
+            capability(&Capability::Unknown {
+                code,
+                value: Vec::new(),
+            })
+        };
+        assert_eq!(unknown(71), "long-lived graceful restart");
+        assert_eq!(unknown(73), "FQDN");
+        assert_eq!(unknown(128), "route refresh (Cisco)");
+        assert_eq!(unknown(250), "code 250");
+        assert_eq!(capability(&Capability::RouteRefresh), "route refresh");
     }
 }

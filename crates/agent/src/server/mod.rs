@@ -86,12 +86,19 @@ fn stopping() -> Refusal {
     unavailable("the agent is stopping")
 }
 
-/// There's no speaker before there's a plan.
+/// There's no speaker before there's a plan, nor while its port is taken.
 fn speaker(agent: &Agent) -> Result<bgp_net::Handle, Refusal> {
     let state = agent.state.borrow();
-    state.bgp.clone().ok_or_else(|| {
-        unavailable("there is no BGP speaker yet: the configuration doesn't say enough; see `margayctl status`")
-    })
+    let error = state.speaker_error.as_deref();
+    state
+        .bgp
+        .clone()
+        .ok_or_else(|| unavailable(&no_speaker(error)))
+}
+
+fn no_speaker(error: Option<&str>) -> String {
+    let reason = error.unwrap_or("the configuration doesn't say enough yet");
+    format!("there is no BGP speaker: {reason}; see `margayctl status`")
 }
 
 async fn status(State(agent): State<Agent>) -> Answer<api::Status> {
@@ -194,4 +201,18 @@ async fn endpoints(State(agent): State<Agent>) -> Answer<api::Endpoints> {
         node: agent.node.clone(),
         endpoints,
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn why_there_is_no_speaker_is_said() {
+        assert_eq!(
+            no_speaker(Some("cannot listen on 0.0.0.0:179: Address already in use")),
+            "there is no BGP speaker: cannot listen on 0.0.0.0:179: Address already in use; see `margayctl status`"
+        );
+        assert!(no_speaker(None).contains("doesn't say enough"));
+    }
 }

@@ -1,11 +1,11 @@
 //! `bgp peers` and `bgp peer`.
 
-use api::{Direction, MessageCounts, Peer, PeerKind, Peers, SessionState};
+use api::{Direction, MessageCounts, Peer, PeerKind, Peers, SessionError, SessionState};
 
 use super::Page;
 use crate::run::Style;
 use crate::table::{Cell, Table, Tone, paint, row};
-use crate::text::{count, duration, optional};
+use crate::text::{count, count_is, duration, optional};
 
 pub(crate) fn is_well(peers: &Peers) -> bool {
     peers.peers.iter().all(is_up)
@@ -55,7 +55,7 @@ pub(crate) fn table(peers: &Peers, style: Style) -> String {
             peer.prefixes.advertised,
         ];
         if style.wide {
-            let error = if up { last_error(peer) } else { why(peer) };
+            let error = if up { what_went_wrong(peer) } else { why(peer) };
             let hold = peer.timers.hold_seconds.map(|hold| format!("{hold}s"));
             row.extend(row![
                 optional(peer.local_address),
@@ -125,17 +125,14 @@ pub(crate) fn page(peer: &Peer, style: Style) -> String {
     );
     messages(&mut page, &peer.messages);
     page.line("Sessions lost", peer.flaps.to_string());
-    page.line("Last error", last_error(peer));
+    page.line("Last error", error(peer.last_error.as_ref()));
+    page.line("Last attempt", error(peer.last_attempt.as_ref()));
     let mut text = format!("{title}\n{}", page.render());
     let refused = prefixes.received.saturating_sub(prefixes.accepted);
     if refused > 0 {
         text += &format!(
             "\n{} refused; why: margayctl bgp routes --from {}\n",
-            if refused == 1 {
-                "1 prefix is".to_owned()
-            } else {
-                format!("{refused} prefixes are")
-            },
+            count_is(refused, "prefix"),
             peer.address
         );
     }
@@ -167,7 +164,7 @@ fn messages(page: &mut Page, messages: &MessageCounts) {
 
 /// Why a session is not up, and what happens next.
 pub(crate) fn why(peer: &Peer) -> String {
-    let mut why = last_error(peer);
+    let mut why = what_went_wrong(peer);
     if why.is_empty() {
         why = match peer.state {
             SessionState::Idle => "not tried yet".to_owned(),
@@ -194,8 +191,24 @@ pub(crate) fn why(peer: &Peer) -> String {
     why
 }
 
-fn last_error(peer: &Peer) -> String {
-    let Some(error) = &peer.last_error else {
+/// The last attempt says how it is now; a NOTIFICATION before it, which says more, is not forgotten.
+fn what_went_wrong(peer: &Peer) -> String {
+    let last_error = peer.last_error.as_ref();
+    match (&peer.last_attempt, last_error) {
+        (None, _) => error(last_error),
+        (Some(attempt), Some(before)) if before.direction != Direction::Connection => {
+            format!(
+                "{}; before that, {}",
+                error(Some(attempt)),
+                error(last_error)
+            )
+        }
+        (attempt, _) => error(attempt.as_ref()),
+    }
+}
+
+fn error(error: Option<&SessionError>) -> String {
+    let Some(error) = error else {
         return String::new();
     };
     let who = match error.direction {
@@ -231,6 +244,8 @@ fn graceful_restart(peer: &Peer) -> String {
         None => "off".to_owned(),
         Some(gr) if gr.helping => format!("helping ({} stale)", gr.stale),
         Some(gr) if gr.peer_seconds.is_some() => "both".to_owned(),
+        // What it offers stands in its OPEN.
+        Some(_) if peer.router_id.is_none() => String::new(),
         Some(_) => "ours".to_owned(),
     }
 }
@@ -253,16 +268,14 @@ fn restart(peer: &Peer) -> String {
         return "off: a restart of ours withdraws our routes".to_owned();
     };
     let theirs = match gr.peer_seconds {
+        _ if gr.helping => format!("we keep its {} while it restarts", count(gr.stale, "route")),
+        Some(seconds) if gr.stale > 0 => format!(
+            "we keep its routes for {seconds}s; {} still of before its restart",
+            count_is(gr.stale, "route")
+        ),
         Some(seconds) => format!("we keep its routes for {seconds}s"),
+        None if peer.router_id.is_none() => "its own offer comes with the session".to_owned(),
         None => "it offers none".to_owned(),
     };
-    let now = if gr.helping {
-        format!("; it is restarting now, {} kept", count(gr.stale, "route"))
-    } else {
-        String::new()
-    };
-    format!(
-        "it shall keep our routes for {}s, {theirs}{now}",
-        gr.our_seconds
-    )
+    format!("it shall keep our routes for {}s; {theirs}", gr.our_seconds)
 }

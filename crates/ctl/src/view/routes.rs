@@ -6,6 +6,15 @@ use crate::run::Style;
 use crate::table::{Cell, Table, Tone, row};
 use crate::text::optional;
 
+/// Whether everything is there that should be.
+pub(crate) fn is_well(routes: &KernelRoutes) -> bool {
+    use KernelRouteState::{Foreign, Leftover, Missing, Ok, Unresolved, Wrong};
+    routes.routes.iter().all(|route| match route.state {
+        Ok | Leftover => true,
+        Missing | Wrong | Foreign | Unresolved => false,
+    })
+}
+
 pub(crate) fn table(routes: &KernelRoutes, style: Style) -> String {
     if routes.routes.is_empty() {
         return format!(

@@ -1,29 +1,30 @@
 //! `status`: the node at a glance, then what needs attention, worst first.
 
-use api::{BgpStatus, KernelStatus, Peers, Problem, Severity, Status};
+use api::{BgpStatus, Peers, Problem, Severity, Status};
 
 use super::{Page, peers};
 use crate::run::{Answer, Style};
 use crate::table::{Tone, paint};
-use crate::text::{count, duration};
+use crate::text::{count, count_is, duration};
+
+/// What the kernel refuses is tried again at most 30 seconds apart: what was refused longer ago than this many seconds
+/// has gone well since, or is no longer wanted.
+const RETRIED: u64 = 60;
 
 /// Whether nothing needs attention, as far as the status alone says.
 pub(crate) fn is_well(status: &Status) -> bool {
     let sessions = status
         .bgp
         .as_ref()
-        .is_some_and(|bgp| bgp.established == bgp.peers);
-    let errors = status
-        .config
-        .problems
-        .iter()
-        .any(|problem| problem.severity == Severity::Error);
-    let kernel = &status.kernel;
-    sessions && !errors && kernel.missing + kernel.wrong == 0
+        .is_some_and(|bgp| bgp.established >= bgp.peers);
+    let plain = Style {
+        wide: false,
+        colour: false,
+    };
+    sessions && of_this_node(status, plain).is_empty()
 }
 
 pub(crate) fn show(status: &Status, peers: &Peers, style: Style) -> Answer {
-    let well = is_well(status);
     let mut page = Page::default();
     match &status.bgp {
         Some(bgp) => {
@@ -42,7 +43,9 @@ pub(crate) fn show(status: &Status, peers: &Peers, style: Style) -> Answer {
             paint("none: the speaker is not running", Tone::Bad, style.colour),
         ),
     }
-    page.line("Kernel", kernel(&status.kernel, style));
+    page.line("Kernel", kernel(status, style));
+    let waiting = waiting(status, peers);
+    page.line("Waiting", waiting.clone());
     page.line("Pods", pods(status));
     page.line("Config", config(status, style));
     let up = duration(status.uptime_seconds);
@@ -53,15 +56,43 @@ pub(crate) fn show(status: &Status, peers: &Peers, style: Style) -> Answer {
         page.render()
     );
     let attention = attention(status, peers, style);
-    if attention.is_empty() {
-        text += "\nNothing needs attention.\n";
-    } else {
-        text += "\nNeeds attention:\n";
-        for line in attention {
-            text += &format!("  - {line}\n");
-        }
+    match (attention.is_empty(), waiting.is_empty()) {
+        (true, true) => text += "\nNothing needs attention.\n",
+        (true, false) => text += "\nNothing needs attention, but not all is done: see Waiting.\n",
+        (false, _) => text += "\nNeeds attention:\n",
     }
-    Answer { text, well }
+    for line in &attention {
+        text += &format!("  - {line}\n");
+    }
+    Answer {
+        text,
+        well: attention.is_empty(),
+    }
+}
+
+/// What has to happen before an earlier agent's routes can go.
+fn waiting(status: &Status, peers: &Peers) -> String {
+    let left = match status.kernel.leftover {
+        0 => String::new(),
+        1 => "; until then 1 left-over route stays".to_owned(),
+        left => format!("; until then {left} left-over routes stay"),
+    };
+    let Some(bgp) = &status.bgp else {
+        return match status.kernel.leftover {
+            0 => String::new(),
+            _ => format!("for a speaker{left}"),
+        };
+    };
+    if bgp.synced {
+        return String::new();
+    }
+    let late = peers.peers.iter().filter(|peer| !peer.synced);
+    let late: Vec<String> = late.map(|peer| peer.address.to_string()).collect();
+    let late = match late.is_empty() {
+        true => "the peers".to_owned(),
+        false => late.join(", "),
+    };
+    format!("for all routes of {late}{left}")
 }
 
 fn sessions(bgp: &BgpStatus, style: Style) -> String {
@@ -84,27 +115,26 @@ fn sessions(bgp: &BgpStatus, style: Style) -> String {
 }
 
 fn routes(bgp: &BgpStatus) -> String {
-    let sync = if bgp.synced {
-        ""
-    } else {
-        "; still waiting for all peers' routes, so nothing old is removed yet"
-    };
     format!(
-        "{} prefixes in {} paths, {} of them our own{sync}",
-        bgp.prefixes, bgp.paths, bgp.originated
+        "{} in {}, {} of them our own",
+        count(bgp.prefixes, "prefix"),
+        count(bgp.paths, "path"),
+        bgp.originated
     )
 }
 
-fn kernel(kernel: &KernelStatus, style: Style) -> String {
+fn kernel(status: &Status, style: Style) -> String {
+    let kernel = &status.kernel;
     let mut parts = vec![match kernel.desired {
         0 => "no routes wanted".to_owned(),
+        1 if kernel.ok == 1 => paint("the one route in place", Tone::Good, style.colour),
         desired if desired == kernel.ok => paint(
             &format!("all {desired} routes in place"),
             Tone::Good,
             style.colour,
         ),
         desired => paint(
-            &format!("{} of {desired} routes in place", kernel.ok),
+            &format!("{} of {} in place", kernel.ok, count(desired, "route")),
             Tone::Bad,
             style.colour,
         ),
@@ -112,6 +142,7 @@ fn kernel(kernel: &KernelStatus, style: Style) -> String {
     for (number, what) in [
         (kernel.missing, "missing"),
         (kernel.wrong, "wrong"),
+        (kernel.foreign, "foreign"),
         (kernel.leftover, "left over"),
         (kernel.unresolved, "without a way to their next hop"),
     ] {
@@ -119,7 +150,9 @@ fn kernel(kernel: &KernelStatus, style: Style) -> String {
             parts.push(format!("{number} {what}"));
         }
     }
-    if !kernel.synced {
+    // Before that it can't be in step: what it waits for has a line of its own.
+    let told_all = status.bgp.as_ref().is_some_and(|bgp| bgp.synced);
+    if told_all && !kernel.synced {
         parts.push("still writing".to_owned());
     }
     parts.join(", ")
@@ -161,12 +194,6 @@ fn config(status: &Status, style: Style) -> String {
 /// What somebody should look at, worst first.
 fn attention(status: &Status, peers: &Peers, style: Style) -> Vec<String> {
     let mut lines = Vec::new();
-    if status.bgp.is_none() {
-        let none = paint("no speaker", Tone::Bad, style.colour);
-        lines.push(format!(
-            "{none}: the configuration has too little about this node, see below"
-        ));
-    }
     for peer in peers.peers.iter().filter(|peer| !peers::is_up(peer)) {
         let state = paint(&peer.state.to_string(), Tone::Bad, style.colour);
         lines.push(format!(
@@ -176,11 +203,40 @@ fn attention(status: &Status, peers: &Peers, style: Style) -> Vec<String> {
             peers::why(peer)
         ));
     }
-    let kernel = &status.kernel;
-    if kernel.missing + kernel.wrong + kernel.unresolved > 0 {
-        lines.push("routes are not in place; which, and why: margayctl routes".to_owned());
+    // Asked for later than the status, the sessions have the last word, unless there was no answer.
+    if let Some(bgp) = &status.bgp
+        && peers.peers.is_empty()
+        && bgp.established < bgp.peers
+    {
+        let down = count_is(bgp.peers - bgp.established, "session");
+        lines.push(format!("{down} down; why: margayctl bgp peers"));
     }
-    if let Some(error) = &kernel.last_error {
+    lines.extend(of_this_node(status, style));
+    lines
+}
+
+/// The same without the sessions.
+fn of_this_node(status: &Status, style: Style) -> Vec<String> {
+    let mut lines = Vec::new();
+    if status.bgp.is_none() {
+        let none = paint("no speaker", Tone::Bad, style.colour);
+        let why = match &status.speaker_error {
+            Some(error) => format!("it can't start: {error}"),
+            None => "the configuration has too little about this node, see below".to_owned(),
+        };
+        lines.push(format!("{none}: {why}"));
+    }
+    let kernel = &status.kernel;
+    let astray = kernel.missing + kernel.wrong + kernel.foreign + kernel.unresolved;
+    if astray > 0 {
+        let astray = count_is(astray, "route");
+        lines.push(format!(
+            "{astray} not in place; which, and why: margayctl routes"
+        ));
+    }
+    if let Some(error) = &kernel.last_error
+        && error.seconds_ago <= RETRIED
+    {
         lines.push(format!(
             "the kernel refused {}, {} ago",
             error.message,

@@ -1,12 +1,14 @@
+mod status;
+
 use api::{
-    BgpPath, BgpRoute, BgpRoutes, BgpStatus, ConfigFile, ConfigStatus, Direction, Endpoint,
-    Endpoints, GracefulRestart, Hop, KernelError, KernelRoute, KernelRouteKind, KernelRouteState,
-    KernelRoutes, KernelStatus, MessageCounts, Messages, PathState, Peer, PeerKind, Peers, PodName,
-    PrefixCounts, Problem, SessionError, SessionState, Severity, Status, Target, Timers,
+    BgpPath, BgpRoute, BgpRoutes, Direction, Endpoint, Endpoints, GracefulRestart, Hop,
+    KernelRoute, KernelRouteKind, KernelRouteState, KernelRoutes, MessageCounts, Messages,
+    PathState, Peer, PeerKind, Peers, PodName, PrefixCounts, SessionError, SessionState, Target,
+    Timers,
 };
 use expect_test::expect;
 
-use super::{bgp_routes, endpoints, peers, routes, status};
+use super::{bgp_routes, endpoints, peers, routes};
 use crate::cli::{Prefix, Routes};
 use crate::run::Style;
 
@@ -77,6 +79,8 @@ fn established() -> Peer {
             time: None,
             seconds_ago: 10_950,
         }),
+        synced: true,
+        last_attempt: None,
         next_retry_seconds: None,
     }
 }
@@ -205,7 +209,7 @@ fn one_peer_is_a_page() {
           Connection        from 192.0.2.10 to 192.0.2.1 port 179
           Router ids        ours 192.0.2.10, its 192.0.2.1
           Hold time         9s in force, a KEEPALIVE every 3s (we propose 90s)
-          Graceful restart  it shall keep our routes for 120s, we keep its routes for 60s
+          Graceful restart  it shall keep our routes for 120s; we keep its routes for 60s
           Families          ipv4-unicast
           Capabilities      four-octet AS, route refresh
           Prefixes          12 received, 11 accepted, 1 advertised
@@ -237,7 +241,7 @@ fn one_peer_is_a_page() {
     let mut helping = down("192.0.2.2", SessionState::Connect, None, None);
     helping.graceful_restart = Some(GracefulRestart {
         our_seconds: 120,
-        peer_seconds: Some(60),
+        peer_seconds: None,
         helping: true,
         stale: 12,
     });
@@ -249,12 +253,79 @@ fn one_peer_is_a_page() {
           Connection        to 192.0.2.2 port 179
           Router ids        ours 192.0.2.10
           Hold time         we propose 90s
-          Graceful restart  it shall keep our routes for 120s, we keep its routes for 60s; it is restarting now, 12 routes kept
+          Graceful restart  it shall keep our routes for 120s; we keep its 12 routes while it restarts
           Prefixes          0 received, 0 accepted, 0 advertised
           Received          0 messages: 0 UPDATEs, 0 NOTIFICATIONs
           Sent              0 messages: 0 UPDATEs, 0 NOTIFICATIONs
           Sessions lost     1
     "#]].assert_eq(&peers::page(&helping, NARROW));
+}
+
+#[test]
+fn what_graceful_restart_does() {
+    let page = |peer: &Peer| {
+        let page = peers::page(peer, NARROW);
+        let line = page.lines().find(|line| line.contains("Graceful restart"));
+        line.unwrap()[20..].to_owned()
+    };
+    let mut peer = established();
+    let gr = peer.graceful_restart.as_mut().unwrap();
+    gr.stale = 1;
+    assert_eq!(
+        page(&peer),
+        "it shall keep our routes for 120s; we keep its routes for 60s; 1 route is still of before its restart"
+    );
+    peer.graceful_restart = Some(GracefulRestart {
+        our_seconds: 120,
+        ..GracefulRestart::default()
+    });
+    assert_eq!(
+        page(&peer),
+        "it shall keep our routes for 120s; it offers none"
+    );
+    peer.router_id = None;
+    assert_eq!(
+        page(&peer),
+        "it shall keep our routes for 120s; its own offer comes with the session"
+    );
+}
+
+#[test]
+fn the_last_attempt_is_the_news() {
+    let attempt = || {
+        Some(SessionError {
+            message: "Connection refused".to_owned(),
+            direction: Direction::Connection,
+            code: None,
+            time: None,
+            seconds_ago: 2,
+        })
+    };
+    let mut peer = down("192.0.2.2", SessionState::Active, None, Some(3));
+    peer.last_attempt = attempt();
+    assert_eq!(
+        peers::why(&peer),
+        "Connection refused, 2s ago; next try in 3s"
+    );
+    let lost = Some((Direction::Connection, "closed by peer"));
+    let mut peer = down("192.0.2.2", SessionState::Active, lost, Some(3));
+    peer.last_attempt = attempt();
+    assert_eq!(
+        peers::why(&peer),
+        "Connection refused, 2s ago; next try in 3s"
+    );
+    let told = Some((Direction::Received, "Cease/Administrative Shutdown"));
+    let mut peer = down("192.0.2.2", SessionState::Active, told, Some(3));
+    peer.last_attempt = attempt();
+    assert_eq!(
+        peers::why(&peer),
+        "Connection refused, 2s ago; before that, it said: Cease/Administrative Shutdown, 12s ago; next try in 3s"
+    );
+    let page = peers::page(&peer, NARROW);
+    assert!(
+        page.contains("Last attempt      Connection refused, 2s ago\n"),
+        "{page}"
+    );
 }
 
 fn path(state: PathState, reason: &str, from: Option<&str>, next_hop: Option<&str>) -> BgpPath {
@@ -475,6 +546,21 @@ fn kernel_routes_beside_the_desired_ones() {
         10.244.1.7/32  pod        dev mgy0123456789ab                                 dev mgy0123456789ab                                 ok     1024    default/web-0
         10.244.2.0/24  learned    via 192.0.2.1 dev eth0 + via 198.51.100.1 dev eth1  via 192.0.2.1 dev eth0 + via 198.51.100.1 dev eth1  ok     1024    -
     "#]].assert_eq(&routes::table(&well, WIDE));
+    assert!(routes::is_well(&well));
+    for (state, expected) in [
+        (Ok, true),
+        (Leftover, true),
+        (Missing, false),
+        (Wrong, false),
+        (Foreign, false),
+        (Unresolved, false),
+    ] {
+        let one = KernelRoutes {
+            node: "n1".to_owned(),
+            routes: vec![kernel_route("10.244.3.0/24", Learned, state, tor(), None)],
+        };
+        assert_eq!(routes::is_well(&one), expected, "{state:?}");
+    }
     let mut unresolved = kernel_route("10.244.6.0/24", Learned, Unresolved, None, None);
     unresolved.error = Some("no route to next hop 203.0.113.9".to_owned());
     let foreign = kernel_route("10.244.5.0/24", Learned, Foreign, tor(), None);
@@ -545,169 +631,4 @@ fn endpoints_by_pod() {
         },
         NARROW,
     ));
-}
-
-fn healthy() -> Status {
-    Status {
-        node: "n1".to_owned(),
-        version: "0.1.0".to_owned(),
-        started: "2026-01-02T03:04:05Z".to_owned(),
-        uptime_seconds: 10_920,
-        config: ConfigStatus {
-            source: "/etc/margay".to_owned(),
-            files: vec![
-                ConfigFile {
-                    name: "a.yaml".to_owned(),
-                    objects: 7,
-                },
-                ConfigFile {
-                    name: "b.yaml".to_owned(),
-                    objects: 1,
-                },
-            ],
-            problems: vec![],
-        },
-        bgp: Some(BgpStatus {
-            asn: 64512,
-            router_id: "192.0.2.10".parse().unwrap(),
-            listen_port: 179,
-            peers: 1,
-            established: 1,
-            synced: true,
-            prefixes: 12,
-            paths: 24,
-            originated: 1,
-        }),
-        pod_cidrs: vec!["10.244.1.0/24".parse().unwrap()],
-        kernel: KernelStatus {
-            synced: true,
-            desired: 15,
-            ok: 15,
-            ..KernelStatus::default()
-        },
-        endpoints: 3,
-    }
-}
-
-#[test]
-fn status_of_a_healthy_node() {
-    let answer = status::show(
-        &healthy(),
-        &Peers {
-            node: "n1".to_owned(),
-            peers: vec![established()],
-        },
-        NARROW,
-    );
-    assert!(answer.well);
-    expect![[r#"
-        Node n1: margayd 0.1.0, up 3h2m
-          Sessions  established
-          Speaker   AS 64512, router id 192.0.2.10, port 179
-          Routes    12 prefixes in 24 paths, 1 of them our own
-          Kernel    all 15 routes in place
-          Pods      3 attached, from 10.244.1.0/24
-          Config    /etc/margay: 8 objects from 2 files
-
-        Nothing needs attention.
-    "#]]
-    .assert_eq(&answer.text);
-}
-
-#[test]
-fn status_names_what_needs_attention() {
-    let answer = status::show(&sick(), &some_down(), NARROW);
-    assert!(!answer.well);
-    expect![[r#"
-        Node n1: margayd 0.1.0, up 3h2m
-          Sessions  1 of 5 established, 4 down
-          Speaker   AS 64512, router id 192.0.2.10, port 179
-          Routes    12 prefixes in 24 paths, 1 of them our own; still waiting for all peers' routes, so nothing old is removed yet
-          Kernel    12 of 15 routes in place, 2 missing, 1 wrong, 4 left over, 1 without a way to their next hop, still writing
-          Pods      3 attached, from 10.244.1.0/24
-          Config    /etc/margay: 8 objects from 2 files, 2 errors
-
-        Needs attention:
-          - peer 192.0.2.2 (mesh/n2) is Active: Connection refused, 12s ago; next try in 3s
-          - peer 192.0.2.3 (mesh/n2) is Idle: it said: Cease/Administrative Shutdown: "rack move", 12s ago; next try in 2m10s
-          - peer 192.0.2.4 (mesh/n2) is OpenSent: connected, agreeing on the session
-          - peer 192.0.2.5 (mesh/n2) is Active: no connection so far; waiting for it to connect (passive)
-          - routes are not in place; which, and why: margayctl routes
-          - the kernel refused 10.244.3.0/24: network is unreachable, 3s ago
-          - error: b.yaml:12: BGPPeer/tor-b: spec.asNumber: AS 0 is reserved
-          - error: b.yaml:1: not YAML: unclosed bracket '['
-          - warning: b.yaml:3: BGPPeer/x: spec.node: there is no Node named `n9`
-    "#]].assert_eq(&answer.text);
-    let mut bare = healthy();
-    (bare.bgp, bare.pod_cidrs, bare.kernel) = (
-        None,
-        vec![],
-        KernelStatus {
-            synced: true,
-            ..KernelStatus::default()
-        },
-    );
-    expect![[r#"
-        Node n1: margayd 0.1.0, up 3h2m
-          Sessions  none: the speaker is not running
-          Kernel    no routes wanted
-          Pods      3 attached, from no range of its own
-          Config    /etc/margay: 8 objects from 2 files
-
-        Needs attention:
-          - no speaker: the configuration has too little about this node, see below
-    "#]]
-    .assert_eq(&status::show(&bare, &Peers::default(), NARROW).text);
-}
-
-fn sick() -> Status {
-    let mut sick = healthy();
-    let bgp = sick.bgp.as_mut().unwrap();
-    (bgp.peers, bgp.synced) = (5, false);
-    sick.kernel = KernelStatus {
-        synced: false,
-        desired: 15,
-        ok: 12,
-        missing: 2,
-        wrong: 1,
-        leftover: 4,
-        unresolved: 1,
-        last_error: Some(KernelError {
-            message: "10.244.3.0/24: network is unreachable".to_owned(),
-            seconds_ago: 3,
-        }),
-    };
-    let problem =
-        |severity, line, object: Option<&str>, field: Option<&str>, message: &str| Problem {
-            severity,
-            source: "b.yaml".to_owned(),
-            line,
-            object: object.map(str::to_owned),
-            field: field.map(str::to_owned),
-            message: message.to_owned(),
-        };
-    sick.config.problems = vec![
-        problem(
-            Severity::Warning,
-            Some(3),
-            Some("BGPPeer/x"),
-            Some("spec.node"),
-            "there is no Node named `n9`",
-        ),
-        problem(
-            Severity::Error,
-            Some(12),
-            Some("BGPPeer/tor-b"),
-            Some("spec.asNumber"),
-            "AS 0 is reserved",
-        ),
-        problem(
-            Severity::Error,
-            Some(1),
-            None,
-            None,
-            "not YAML: unclosed bracket '['",
-        ),
-    ];
-    sick
 }
