@@ -1,7 +1,12 @@
 //! The agent's state for Prometheus. Everything is read when it is scraped: nothing is counted twice.
 
+#[cfg(test)]
+mod tests;
+
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
 use anyhow::Context as _;
 use axum::extract::State;
@@ -11,7 +16,7 @@ use axum::routing::get;
 use bgp::session;
 use bgp::view::PeerStatus;
 use prometheus::proto::{Bucket, Histogram, Metric, MetricFamily, MetricType};
-use prometheus::{Encoder as _, GaugeVec, IntCounterVec, Opts, Registry, TextEncoder};
+use prometheus::{GaugeVec, IntCounterVec, Opts, Registry, TextEncoder};
 use tokio::net::TcpListener;
 use tracing::{error, info};
 
@@ -48,7 +53,16 @@ async fn scrape(State(agent): State<Agent>) -> impl IntoResponse {
         None => Vec::new(),
     };
     let numbers = agent.fib.numbers().await.unwrap_or_default();
-    match page(&agent, &peers, &numbers) {
+    let scraped = Scraped {
+        started: agent.started,
+        problems: agent.state.borrow().config.problems.clone(),
+        peers,
+        numbers,
+        endpoints: agent.pods.endpoints().len(),
+        usage: agent.pods.usage(),
+        requests: agent.pods.metrics(),
+    };
+    match page(&scraped) {
         Ok(page) => (
             StatusCode::OK,
             [(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)],
@@ -57,37 +71,34 @@ async fn scrape(State(agent): State<Agent>) -> impl IntoResponse {
         Err(error) => (
             StatusCode::INTERNAL_SERVER_ERROR,
             [(header::CONTENT_TYPE, "text/plain")],
-            error.to_string().into_bytes(),
+            error.to_string(),
         ),
     }
 }
 
-fn page(agent: &Agent, peers: &[PeerStatus], numbers: &Numbers) -> prometheus::Result<Vec<u8>> {
+/// Everything that a page says.
+#[derive(Debug)]
+struct Scraped {
+    started: SystemTime,
+    problems: Vec<api::Problem>,
+    peers: Vec<PeerStatus>,
+    numbers: Numbers,
+    endpoints: usize,
+    usage: Vec<ipam::Usage>,
+    requests: Arc<Metrics>,
+}
+
+fn page(scraped: &Scraped) -> prometheus::Result<String> {
     let page = Page {
         registry: Registry::new(),
     };
-    let version = env!("CARGO_PKG_VERSION");
-    page.gauges(
-        "margay_build_info",
-        "Constant 1.",
-        &["version"],
-        [(vec![version], 1.0)],
-    )?;
-    sessions(&page, peers)?;
-    dataplane(&page, numbers)?;
-    pods(&page, agent)?;
-    let problems = agent.state.borrow().config.problems.len() as f64;
-    page.gauges(
-        "margay_config_problems",
-        "What is wrong with the configuration; see margayctl status.",
-        &[],
-        [(vec![], problems)],
-    )?;
+    process(&page, scraped)?;
+    sessions(&page, &scraped.peers)?;
+    dataplane(&page, &scraped.numbers)?;
+    pods(&page, scraped)?;
     let mut families = page.registry.gather();
-    families.push(durations(&agent.pods.metrics()));
-    let mut text = Vec::new();
-    TextEncoder::new().encode(&families, &mut text)?;
-    Ok(text)
+    families.push(durations(&scraped.requests));
+    TextEncoder::new().encode_to_string(&families)
 }
 
 /// Fills a registry for one scrape.
@@ -126,6 +137,39 @@ impl Page {
         self.registry.register(Box::new(counters.clone()))?;
         Ok(counters)
     }
+}
+
+fn process(page: &Page, scraped: &Scraped) -> prometheus::Result<()> {
+    let version = env!("CARGO_PKG_VERSION");
+    page.gauges(
+        "margay_build_info",
+        "Constant 1.",
+        &["version"],
+        [(vec![version], 1.0)],
+    )?;
+    // A clock that stood before 1970 is set later; there's no telling then.
+    let started = scraped.started.duration_since(SystemTime::UNIX_EPOCH);
+    page.gauges(
+        "margay_start_time_seconds",
+        "When the agent started, in seconds since 1970-01-01 UTC.",
+        &[],
+        [(vec![], started.unwrap_or_default().as_secs_f64())],
+    )?;
+    let problems = |severity| {
+        let problems = scraped.problems.iter();
+        problems
+            .filter(|problem| problem.severity == severity)
+            .count() as f64
+    };
+    page.gauges(
+        "margay_config_problems",
+        "What is wrong with the configuration; see margayctl status.",
+        &["severity"],
+        [
+            (vec!["error"], problems(api::Severity::Error)),
+            (vec!["warning"], problems(api::Severity::Warning)),
+        ],
+    )
 }
 
 fn sessions(page: &Page, peers: &[PeerStatus]) -> prometheus::Result<()> {
@@ -207,6 +251,12 @@ fn dataplane(page: &Page, numbers: &Numbers) -> prometheus::Result<()> {
         "Changes to the kernel's routes and neighbours by outcome; `lost` counts what others took away.",
         &["outcome"],
     )?;
+    page.gauges(
+        "margay_synced",
+        "1 when all peers have sent their routes, and the kernel holds what it should.",
+        &[],
+        [(vec![], f64::from(u8::from(in_step(numbers))))],
+    )?;
     let counters = numbers.counters;
     for (outcome, count) in [
         ("set", counters.set),
@@ -219,20 +269,34 @@ fn dataplane(page: &Page, numbers: &Numbers) -> prometheus::Result<()> {
     Ok(())
 }
 
-fn pods(page: &Page, agent: &Agent) -> prometheus::Result<()> {
-    let endpoints = agent.pods.endpoints().len() as f64;
+/// Whether all peers' routes are known, and the kernel holds every route that it should and none that nobody wants.
+fn in_step(numbers: &Numbers) -> bool {
+    let summary = numbers.summary;
+    let astray = summary.missing + summary.wrong + summary.foreign + summary.leftover;
+    numbers.paths_synced && numbers.idle && astray == 0
+}
+
+fn pods(page: &Page, scraped: &Scraped) -> prometheus::Result<()> {
     page.gauges(
         "margay_endpoints",
         "Attached pods.",
         &[],
-        [(vec![], endpoints)],
+        [(vec![], scraped.endpoints as f64)],
     )?;
+    let vanished = page.counter(
+        "margay_endpoints_vanished_total",
+        "Pods whose interface went without a DEL: its namespace died, or somebody deleted it.",
+        &[],
+    )?;
+    vanished
+        .with_label_values::<&str>(&[])
+        .inc_by(load(&scraped.requests.vanished));
     let addresses = page.gauge(
         "margay_ipam_addresses",
         "Pod addresses by range: total, used, cooling (resting after use).",
         &["cidr", "state"],
     )?;
-    for usage in agent.pods.usage() {
+    for usage in &scraped.usage {
         let cidr = usage.cidr.to_string();
         for (state, count) in [
             ("total", usage.total),
@@ -249,8 +313,7 @@ fn pods(page: &Page, agent: &Agent) -> prometheus::Result<()> {
         "What the CNI plugin asked, by outcome; deferred: try again later.",
         &["command", "outcome"],
     )?;
-    let metrics = agent.pods.metrics();
-    for (command, operation) in operations(&metrics) {
+    for (command, operation) in operations(&scraped.requests) {
         for (outcome, count) in [
             ("succeeded", &operation.succeeded),
             ("failed", &operation.failed),
@@ -283,14 +346,15 @@ fn durations(metrics: &Metrics) -> MetricFamily {
         let mut histogram = Histogram::default();
         let mut total = 0;
         let mut buckets = Vec::new();
-        let bounds = BUCKETS.into_iter().chain([f64::INFINITY]);
-        for (bound, count) in bounds.zip(&operation.buckets) {
+        for (bound, count) in BUCKETS.into_iter().zip(&operation.buckets) {
             total += load(count);
             let mut bucket = Bucket::default();
             bucket.set_cumulative_count(total);
             bucket.set_upper_bound(bound);
             buckets.push(bucket);
         }
+        // What took longer than all bounds counts in the last bucket, `+Inf`, which the encoder adds.
+        total += operation.buckets.last().map_or(0, load);
         histogram.set_bucket(buckets);
         histogram.set_sample_count(total);
         histogram.set_sample_sum(load(&operation.nanoseconds) as f64 / 1e9);
