@@ -138,6 +138,9 @@ fn routes_are_asked_for_by_prefix_and_peer() {
     let (output, asked) = Agent::new(&[(200, empty)]).run(&["routes"]);
     check(&output, 0, "no routes", "");
     assert_eq!(asked, ["GET /v1/routes HTTP/1.1"]);
+    let foreign = r#"{"node":"n1","routes":[{"prefix":"10.0.0.0/8","metric":1024,"kind":"learned","state":"foreign"}]}"#;
+    let (output, _) = Agent::new(&[(200, foreign)]).run(&["routes", "-o", "yaml"]);
+    check(&output, 1, "state: foreign", "");
 }
 
 #[test]

@@ -185,6 +185,7 @@ pub(crate) fn why(peer: &Peer) -> String {
         {
             why += "; waiting for it to connect (passive)";
         }
+        (Some(0), _) => why += "; next try now",
         (Some(seconds), _) => why += &format!("; next try in {}", duration(seconds)),
         _ => {}
     }

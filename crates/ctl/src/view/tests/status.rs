@@ -5,7 +5,8 @@ use api::{
 use expect_test::expect;
 
 use super::super::status;
-use super::{NARROW, established, some_down};
+use super::NARROW;
+use super::peers::{established, some_down};
 
 fn healthy() -> Status {
     Status {
