@@ -1,6 +1,9 @@
 //! Benchmarks: ours and a reference in the same run.
 
-use anyhow::Result;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
 
 use crate::run::{self, LAB, cargo};
 
@@ -15,15 +18,45 @@ pub(crate) fn run(filter: Option<&str>) -> Result<bool> {
         let status = cargo()
             .args(["bench", "--quiet", "--bench", "add"])
             .args(LAB)
+            .env("MARGAY_CNI", static_shim()?)
             .status()?;
         passed &= status.success();
     }
     if wanted("routes") {
         println!("\n=== routes: 100,000 learned routes into the kernel, beside a raw netlink loop");
-        let status = std::process::Command::new(programs.join("lab-bench"))
+        let status = Command::new(programs.join("lab-bench"))
             .arg("routes")
             .status()?;
         passed &= status.success();
     }
     Ok(passed)
+}
+
+/// The shim as it is meant to be installed: static, since a runtime starts it for every pod and loading libraries would take
+/// longer than its work.
+fn static_shim() -> Result<PathBuf> {
+    let version = Command::new("rustc").arg("-vV").output()?;
+    let version = String::from_utf8(version.stdout)?;
+    let host = version
+        .lines()
+        .find_map(|line| line.strip_prefix("host: "))
+        .context("rustc -vV names no host")?;
+    let built = cargo()
+        .args([
+            "build",
+            "--quiet",
+            "--profile",
+            "lab",
+            "-p",
+            "cni",
+            "--target",
+            host,
+        ])
+        .env("RUSTFLAGS", "-C target-feature=+crt-static")
+        .status()?;
+    if !built.success() {
+        bail!("the static shim can't be built");
+    }
+    let target = run::lab_folder()?.with_file_name(host);
+    Ok(target.join("lab/margay-cni"))
 }

@@ -10,12 +10,15 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use bgp_wire::{AsPath, Attributes, Context, Family, NextHop as Gateway, UpdateBuilder, update};
-use dataplane::{NextHop, Op, Route, RouteKey};
 use ipnet::{IpNet, Ipv4Net};
 use lab::datacentre::{DataCentre, Shape};
 use lab::speaker::{self, RawSpeaker};
 use lab::{Namespace, net, wait};
-use netlink::kernel;
+use netlink::Request;
+use netlink::packet::route::{
+    RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
+use netlink::packet::{AddressFamily, RouteNetlinkMessage};
 
 /// How many routes.
 const ROUTES: u32 = 100_000;
@@ -96,25 +99,17 @@ fn place(name: &str, run: usize) -> Result<DataCentre> {
     })
 }
 
-/// How long the same routes take when nobody has to learn them.
+/// How long the kernel takes for the same routes when nobody has to learn them or to look after them: requests made
+/// beforehand, hundreds with one system call.
 fn bare_loop(run: usize) -> Result<Duration> {
     let dc = place("bare", run)?;
     let namespace = &dc.nodes().next().context("a node")?.namespace;
     let mut socket = net::socket(namespace)?;
     let link = netlink::setup::link_index(&mut socket, "eth0")?;
-    let hop = NextHop {
-        via: Some(FEEDER.into()),
-        link,
-        onlink: false,
-    };
-    let ops: Vec<Op> = prefixes()
-        .map(|prefix| Op::AddRoute(RouteKey::main(IpNet::V4(prefix), 0), Route::unicast([hop])))
-        .collect();
+    let requests: Vec<Request> = prefixes().map(|prefix| request(prefix, link)).collect();
     let start = wait::now();
-    for batch in ops.chunks(4096) {
-        for result in kernel::apply(&mut socket, batch) {
-            result.context("the bare loop")?;
-        }
+    for result in socket.request_batch(requests) {
+        result.context("the bare loop")?;
     }
     let took = start.elapsed();
     let count = installed(namespace)?;
@@ -122,6 +117,25 @@ fn bare_loop(run: usize) -> Result<Duration> {
         bail!("only {count} routes are there");
     }
     Ok(took)
+}
+
+fn request(prefix: Ipv4Net, link: u32) -> Request {
+    let mut route = RouteMessage::default();
+    route.header = RouteHeader {
+        address_family: AddressFamily::Inet,
+        destination_prefix_length: prefix.prefix_len(),
+        table: RouteHeader::RT_TABLE_MAIN,
+        protocol: RouteProtocol::Other(dataplane::ROUTE_PROTOCOL),
+        scope: RouteScope::Universe,
+        kind: RouteType::Unicast,
+        ..RouteHeader::default()
+    };
+    route.attributes = vec![
+        RouteAttribute::Destination(prefix.addr().into()),
+        RouteAttribute::Oif(link),
+        RouteAttribute::Gateway(FEEDER.into()),
+    ];
+    Request::create(RouteNetlinkMessage::NewRoute(route))
 }
 
 /// From the first octet of the first UPDATE to the last route in the kernel.
