@@ -65,7 +65,16 @@ impl Configuration {
     /// # Errors
     /// Too little is known of it.
     pub fn plan(&self) -> Result<NodePlan, PlanError> {
-        node::plan(self.index.state(), &self.node)
+        let mut plan = node::plan(self.index.state(), &self.node)?;
+        plan.speaker.complete = self.is_complete();
+        Ok(plan)
+    }
+
+    /// Nothing that the source means to say is known to be missing.
+    fn is_complete(&self) -> bool {
+        let problems = self.index.problems();
+        let broken = |problem: &Problem| problem.severity == Severity::Error;
+        self.unreadable.is_none() && !problems.iter().any(broken)
     }
 
     /// Each file with the number of its objects.

@@ -1,5 +1,7 @@
 //! The main loop: whenever the configuration changes, the speaker, the dataplane and the pods are told what follows.
 
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -11,7 +13,7 @@ use node::NodePlan;
 use resources::{Problem, Severity};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::cli::Cli;
 use crate::config::Configuration;
@@ -65,6 +67,14 @@ fn clocks() -> (Instant, SystemTime) {
     (Instant::now(), SystemTime::now())
 }
 
+/// Two agents would take each other's routes for leftovers. The name is an abstract socket's: there is one in a network
+/// namespace, as there is one kernel table, and the kernel frees it however the agent ends.
+fn alone() -> anyhow::Result<UnixListener> {
+    let name = SocketAddr::from_abstract_name("margayd")?;
+    UnixListener::bind_addr(&name)
+        .context("another margayd runs in this network namespace; a node has one")
+}
+
 /// Runs the agent until it is asked to stop by SIGTERM or SIGINT.
 ///
 /// Stopping is silent: the kernel keeps our routes, and peers that help by graceful restart keep theirs, so that an
@@ -79,6 +89,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         version = env!("CARGO_PKG_VERSION"),
         "margayd starts"
     );
+    let _alone = alone()?;
     std::fs::create_dir_all(&cli.run_dir)
         .with_context(|| format!("can't make {}", cli.run_dir.display()))?;
     match sysctl::enable_ipv4_forwarding() {
@@ -178,6 +189,13 @@ impl Control {
                 }
                 return;
             }
+            () = stopped(self.speaker.as_ref()) => {
+                error!("the BGP speaker has ended; starting it anew in {} s", LISTEN_RETRY.as_secs());
+                self.speaker = None;
+                self.restarting = true;
+                self.listen_error = Some("the speaker has ended: see the log".to_owned());
+                return;
+            }
             () = tokio::time::sleep(again) => {}
         }
         self.apply().await;
@@ -267,6 +285,14 @@ impl Control {
             }
             Err(error) => self.listen_error = Some(error.to_string()),
         }
+    }
+}
+
+/// Waits for a speaker that there is to end.
+async fn stopped(speaker: Option<&(bgp_net::Handle, u16)>) {
+    match speaker {
+        Some((handle, _)) => handle.stopped().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -125,6 +125,11 @@ impl Handle {
         self.config.send_replace(Some(config));
     }
 
+    /// Waits until the speaker has ended, whatever the reason. Cancel safe.
+    pub async fn stopped(&self) {
+        self.config.closed().await;
+    }
+
     /// All peers, by address.
     ///
     /// # Errors

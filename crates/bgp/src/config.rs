@@ -26,6 +26,9 @@ pub struct SpeakerConfig {
     pub subnets: Vec<IpNet>,
     /// How many equal paths a prefix may have; 1 switches multipath off.
     pub max_paths: u8,
+    /// Everything that was configured is in here. False while it is known that something is missing, a peer perhaps: until it is
+    /// there, nothing from before is given up ([`Speaker::is_synced`](crate::speaker::Speaker::is_synced)).
+    pub complete: bool,
     /// How long a restarted speaker waits for its peers' End-of-RIB before it trusts what it has
     /// (Selection_Deferral_Timer, RFC 4724 §4.1).
     pub selection_deferral: Duration,
@@ -42,6 +45,7 @@ impl SpeakerConfig {
             originated: BTreeMap::new(),
             subnets: Vec::new(),
             max_paths: 1,
+            complete: true,
             selection_deferral: Duration::from_secs(120),
         }
     }

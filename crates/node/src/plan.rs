@@ -94,6 +94,7 @@ pub fn plan(cluster: &ClusterState, node_name: &str) -> Result<NodePlan, PlanErr
         // Routes of our own are all that we announce: no other one's next hop to keep.
         subnets: Vec::new(),
         max_paths: MAX_PATHS,
+        complete: true,
         selection_deferral: SELECTION_DEFERRAL,
     };
     if ranges.are_unknown() {

@@ -96,10 +96,11 @@ impl State {
         };
         for (key, _) in node::endpoint_routes(&addresses, link) {
             // Another endpoint may have the address by now.
-            let mut others = self.endpoints.values().flat_map(|other| &other.addresses);
-            if !others.any(|address| IpNet::from(*address) == key.prefix) {
-                reconciler.set_route(key, None);
-            }
+            let heir = self.endpoints.values().find_map(|other| {
+                let mut routes = node::endpoint_routes(&other.addresses, other.link);
+                routes.find(|(other, _)| *other == key)
+            });
+            reconciler.set_route(key, heir.map(|(_, route)| route));
         }
         for (key, _) in node::endpoint_neighbours(&addresses, link, mac) {
             reconciler.set_neighbour(key, None);
@@ -156,7 +157,15 @@ impl State {
     fn unlearn(&mut self, prefix: IpNet, reconciler: &mut Reconciler) {
         self.learned.remove(&prefix);
         self.unresolved.remove(&prefix);
-        reconciler.set_route(node::learned_key(prefix), None);
+        self.set_learned(prefix, None, reconciler);
+    }
+
+    /// A prefix of the plan's own has its key to itself, whatever anybody announces.
+    fn set_learned(&self, prefix: IpNet, route: Option<Route>, reconciler: &mut Reconciler) {
+        let key = node::learned_key(prefix);
+        if !self.static_keys.contains(&key) {
+            reconciler.set_route(key, route);
+        }
     }
 
     fn learn(
@@ -176,7 +185,7 @@ impl State {
                 None
             }
         };
-        reconciler.set_route(node::learned_key(prefix), route);
+        self.set_learned(prefix, route, reconciler);
     }
 
     fn resolve(

@@ -161,7 +161,9 @@ impl Thread {
                     }) => {
                         outcome = Err(format!("route {}: {reason}", key.prefix));
                     }
-                    Some(_) | None => return true,
+                    Some(_) => return true,
+                    // Nobody wants it any more.
+                    None => outcome = Err(format!("route {}: the pod's link is gone", key.prefix)),
                 }
             }
             // Who asked may have given up; then nobody is told.

@@ -160,7 +160,7 @@ impl Speaker {
             ready: false,
         });
         let restart_time = config.graceful_restart;
-        self.restart.added(index, restart_time);
+        self.restart.added(index, restart_time, now);
         self.with_session(index, |session, routes| session.start(now, routes));
     }
 
@@ -373,7 +373,7 @@ impl Speaker {
                 peer.session.set_restart(self.restart.local());
             }
         }
-        if self.restart.settle(now) {
+        if self.restart.settle(self.config.complete, now) {
             self.events.push_back(Event::Synced);
         }
     }

@@ -22,7 +22,6 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Restart {
     restarting: bool,
-    start: Instant,
     synced: bool,
     settled: bool,
     /// Peers whose routes are still to come, as far as choosing routes waits for them.
@@ -41,7 +40,6 @@ impl Restart {
     pub(super) fn new(restarting: bool, deferral: Duration, now: Instant) -> Self {
         Self {
             restarting,
-            start: now,
             synced: false,
             settled: false,
             waiting: BTreeSet::new(),
@@ -66,11 +64,13 @@ impl Restart {
     }
 
     /// A peer, and how long it may take to restart where it offers to do so gracefully.
-    pub(super) fn added(&mut self, peer: u32, restart_time: Option<Duration>) {
+    pub(super) fn added(&mut self, peer: u32, restart_time: Option<Duration>, now: Instant) {
         if !self.synced {
             self.waiting.insert(peer);
+        }
+        if !self.settled {
             let patience = restart_time.unwrap_or(ABSENT_TIME);
-            self.outstanding.insert(peer, self.start + patience);
+            self.outstanding.insert(peer, now + patience);
         }
     }
 
@@ -112,9 +112,9 @@ impl Restart {
         self.synced
     }
 
-    /// Whether what is from before need not be kept any longer, from now on.
-    pub(super) fn settle(&mut self, now: Instant) -> bool {
-        if !self.synced || self.settled {
+    /// Whether what is from before need not be kept any longer, from now on. `complete`: all peers are known.
+    pub(super) fn settle(&mut self, complete: bool, now: Instant) -> bool {
+        if !self.synced || self.settled || !complete {
             return false;
         }
         self.outstanding.retain(|_, until| *until > now);
@@ -126,6 +126,7 @@ impl Restart {
         if !self.synced {
             return Some((self.deferral.min(self.look), "selection deferral"));
         }
+        // While the configuration is not complete this moment may be over: then nothing is waited for but that.
         let last = self.outstanding.values().max()?;
         (!self.settled).then_some((*last, "peers that may be restarting"))
     }

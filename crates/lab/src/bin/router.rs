@@ -103,6 +103,7 @@ fn configuration(arguments: &Arguments, subnets: Vec<IpNet>) -> SpeakerConfig {
             .collect(),
         subnets,
         max_paths: 8,
+        complete: true,
         selection_deferral: Duration::from_secs(30),
     }
 }

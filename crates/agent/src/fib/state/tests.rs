@@ -203,6 +203,38 @@ fn an_address_that_has_moved_on_keeps_its_route() {
 }
 
 #[test]
+fn the_newer_of_two_with_one_address_leaves_the_route_to_the_other() {
+    let mut it = Fixture::synced();
+    let newer = Endpoint {
+        link: POD + 1,
+        ..pod("10.244.1.5")
+    };
+    it.state.endpoint_up(pod("10.244.1.5"), &mut it.kernel);
+    let keys = it.state.endpoint_up(newer, &mut it.kernel);
+    it.settle();
+    it.state.endpoint_down(POD + 1, &mut it.kernel);
+    it.settle();
+    let route = it.kernel.route(keys[0]).unwrap().actual.unwrap();
+    assert_eq!(route.next_hops[0].link, POD);
+}
+
+#[test]
+fn a_range_that_becomes_ours_keeps_its_blackhole() {
+    let own = "10.244.1.0/24";
+    let mut it = Fixture::new(Vec::new());
+    it.paths(vec![change(own, Some("10.0.1.1"))]);
+    it.state.set_plan(plan(), &mut it.kernel);
+    it.settle();
+    it.paths(vec![change(own, None)]);
+    it.settle();
+    let status = it
+        .kernel
+        .route(node::learned_key(own.parse().unwrap()))
+        .unwrap();
+    assert_eq!(status.actual.unwrap().kind, RouteKind::Blackhole);
+}
+
+#[test]
 fn learned_routes_follow_their_links() {
     let mut it = Fixture::synced();
     it.paths(vec![change("10.244.2.0/24", Some("192.0.2.1"))]);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bgp_wire::Notification;
 
 use super::net::{Net, address, originating, peer, prefix, secs, speaker};
-use crate::config::PeerConfig;
+use crate::config::{PeerConfig, SpeakerConfig};
 use crate::session::State;
 use crate::speaker::Event;
 
@@ -134,6 +134,36 @@ fn a_peer_without_graceful_restart_is_not_waited_for_as_one_that_restarts() {
         net.nodes[0].events.last() == Some(&Event::Synced)
     });
     assert!(after >= secs(14) && after < secs(25), "{after:?}");
+}
+
+#[test]
+fn a_configuration_that_lacks_a_peer_gives_nothing_up() {
+    let mut net = Net::new([
+        speaker(0, 65001, &[(1, peer(65002))]),
+        originating(speaker(1, 65002, &[(0, peer(65001))]), &["10.2.0.0/24"]),
+    ]);
+    net.run_until(secs(10), |net| net.nodes[0].routes.len() == 1);
+    net.kill(0);
+    let lacking = SpeakerConfig {
+        complete: false,
+        ..speaker(0, 65001, &[])
+    };
+    net.set(0, lacking);
+    net.nodes[0].events.clear();
+    net.boot(0, true);
+    net.run(secs(200));
+    assert!(!net.speaker(0).is_synced());
+    // The peer is waited for as one that was there from the start would be.
+    net.configure(0, speaker(0, 65001, &[(1, peer(65002))]));
+    assert!(!net.speaker(0).is_synced());
+    net.run_until(secs(30), |net| {
+        net.nodes[0].events.last() == Some(&Event::Synced)
+    });
+    assert_eq!(
+        net.nodes[0].routes.len(),
+        1,
+        "known before it is told that all is"
+    );
 }
 
 #[test]
