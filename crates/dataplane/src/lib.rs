@@ -17,6 +17,7 @@ pub mod event;
 pub mod link;
 pub mod neighbour;
 pub mod op;
+mod pause;
 pub mod plan;
 pub mod reconciler;
 pub mod route;

@@ -21,6 +21,8 @@ use crate::{
 /// - What a predecessor left (routes of ours that nobody has desired since the start) stays until
 ///   [`sweep`](Self::sweep); what matches is adopted as it is.
 /// - Another program's route that holds a key is never touched.
+/// - What somebody else removes or changes comes back at once, but not for ever: when it happens again and again within
+///   seconds, pauses grow up to some seconds, until the key has stayed put for a while.
 #[derive(Debug)]
 pub struct Reconciler {
     routes: Table<RouteKey, Route>,
@@ -155,27 +157,27 @@ impl Reconciler {
         self.neighbours.wake(now);
         while ops.len() < max {
             let Some((key, Step::Add(value) | Step::Replace(value))) =
-                self.neighbours.next_upsert()
+                self.neighbours.next_upsert(now)
             else {
                 break;
             };
             ops.push(Op::SetNeighbour(key, value));
         }
         while ops.len() < max {
-            ops.push(match self.routes.next_upsert() {
+            ops.push(match self.routes.next_upsert(now) {
                 Some((key, Step::Add(route))) => Op::AddRoute(key, route),
                 Some((key, Step::Replace(route))) => Op::ReplaceRoute(key, route),
                 Some((_, Step::Delete(_))) | None => break,
             });
         }
         while ops.len() < max {
-            let Some((key, Step::Delete(was))) = self.routes.next_delete() else {
+            let Some((key, Step::Delete(was))) = self.routes.next_delete(now) else {
                 break;
             };
             ops.push(Op::DeleteRoute(key, was.map(|route| route.kind)));
         }
         while ops.len() < max {
-            let Some((key, _)) = self.neighbours.next_delete() else {
+            let Some((key, _)) = self.neighbours.next_delete(now) else {
                 break;
             };
             ops.push(Op::DeleteNeighbour(key));
@@ -215,7 +217,10 @@ impl Reconciler {
             .into_iter()
             .flatten()
             .min()?;
-        Some((at, "retry of what the kernel refused"))
+        Some((
+            at,
+            "retry of what the kernel refused or somebody keeps removing",
+        ))
     }
 
     /// Whether the kernel has, as far as we know, a route of ours through this link.

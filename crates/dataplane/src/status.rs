@@ -17,7 +17,7 @@ pub struct RouteStatus {
     pub actual: Option<Route>,
     /// How they compare.
     pub state: RouteState,
-    /// Why it is not as it should be: the last failure, or who holds the key.
+    /// Why it is not as it should be: the last failure, who holds the key, or that it is lost again and again.
     pub reason: Option<String>,
     /// Failures in a row.
     pub failures: u32,
@@ -109,5 +109,15 @@ pub(crate) fn reason(trouble: Option<&Trouble>) -> Option<String> {
     let holder = trouble
         .holder()
         .map(|protocol| crate::OpError::Foreign { protocol }.to_string());
-    holder.or_else(|| trouble.error.as_ref().map(ToString::to_string))
+    let lost = || {
+        (trouble.losses > 0).then(|| {
+            format!(
+                "somebody keeps removing or changing it: {} times in a row",
+                trouble.losses
+            )
+        })
+    };
+    holder
+        .or_else(|| trouble.error.as_ref().map(ToString::to_string))
+        .or_else(lost)
 }

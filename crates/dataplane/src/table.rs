@@ -2,15 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::Hash;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::OpError;
+use crate::pause::{self, Losses};
 use crate::slots::{Slot, Slots};
-
-/// First pause after a failure; it doubles with each further one.
-const BACKOFF_FIRST: Duration = Duration::from_millis(100);
-/// Longest pause.
-const BACKOFF_LAST: Duration = Duration::from_secs(30);
 
 /// What the kernel has under a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +29,8 @@ struct Entry<V> {
     queued: bool,
     /// A step was given out whose outcome is not known yet.
     on_the_way: bool,
+    /// Somebody else took or changed it, which is not counted yet.
+    lost: bool,
     /// Seen by the dump that is being loaded.
     seen: bool,
     /// Nobody has ever desired it since we started: a predecessor's, until the sweep.
@@ -50,6 +48,8 @@ pub(crate) struct Trouble {
     pub(crate) retry_at: Option<Instant>,
     /// Another program holds the key, by an event or by the kernel's refusal: its protocol, where known.
     pub(crate) foreign: Option<Option<u8>>,
+    /// It waits not for a failure's sake but because it was lost so often in a row; else 0.
+    pub(crate) losses: u32,
 }
 
 impl Trouble {
@@ -102,6 +102,8 @@ pub(crate) struct Table<K, V> {
     /// Only what fails or conflicts has an entry here, so that all else stays small.
     troubles: BTreeMap<Slot, Trouble>,
     retries: BTreeSet<(Instant, Slot)>,
+    /// Outlives the troubles: a key that is lost time and again is well in between.
+    losses: Losses,
     sweep: bool,
 }
 
@@ -114,6 +116,7 @@ impl<K: Copy + Eq + Hash, V: Clone + Eq> Table<K, V> {
             on_the_way: VecDeque::new(),
             troubles: BTreeMap::new(),
             retries: BTreeSet::new(),
+            losses: Losses::default(),
             sweep: false,
         }
     }
@@ -133,6 +136,7 @@ impl<K: Copy + Eq + Hash, V: Clone + Eq> Table<K, V> {
             return false;
         }
         entry.inherited = false;
+        entry.lost = false;
         let actual = std::mem::replace(&mut entry.actual, Actual::Absent);
         let before = std::mem::replace(&mut entry.desired, desired);
         entry.actual = match (actual, before) {
@@ -163,6 +167,7 @@ impl<K: Copy + Eq + Hash, V: Clone + Eq> Table<K, V> {
         let before = entry.actual == Actual::Desired;
         entry.actual = entry.relate(actual);
         let after = entry.actual == Actual::Desired;
+        entry.lost = !after && (before || entry.lost);
         if after {
             self.clear_trouble(slot);
         }
@@ -174,6 +179,7 @@ impl<K: Copy + Eq + Hash, V: Clone + Eq> Table<K, V> {
     pub(crate) fn observe_unknown(&mut self, key: K) {
         let slot = self.entries.find_or_insert(key, Entry::inherited);
         let entry = &mut self.entries[slot];
+        entry.lost |= entry.actual == Actual::Desired;
         entry.actual = Actual::Unknown;
         entry.seen = true;
         self.mark(slot);
@@ -220,7 +226,11 @@ impl<K: Copy + Eq + Hash, V: Clone + Eq> Table<K, V> {
         if holder.is_some() {
             self.troubles.entry(slot).or_default().foreign = holder;
         } else {
-            self.clear_trouble(slot);
+            let pauses = |trouble: &&mut Trouble| trouble.losses > 0;
+            match self.troubles.get_mut(&slot).filter(pauses) {
+                Some(trouble) => trouble.foreign = None,
+                None => self.clear_trouble(slot),
+            }
             self.mark(slot);
         }
     }
@@ -238,6 +248,7 @@ impl<K: Copy + Eq + Hash, V: Clone + Eq> Table<K, V> {
 
     /// Puts what failed and is due back to work.
     pub(crate) fn wake(&mut self, now: Instant) {
+        self.losses.forgive(now);
         while let Some(&(at, slot)) = self.retries.first() {
             if at > now {
                 return;
@@ -247,9 +258,17 @@ impl<K: Copy + Eq + Hash, V: Clone + Eq> Table<K, V> {
         }
     }
 
-    /// Tries all that failed again at once: the cause may have gone.
+    /// Tries all that failed again at once: the cause may have gone. Not what somebody keeps removing.
     pub(crate) fn wake_all(&mut self) {
-        for (_, slot) in std::mem::take(&mut self.retries) {
+        let failed = |(_, slot): &(Instant, Slot)| {
+            let trouble = self.troubles.get(slot);
+            trouble.is_none_or(|trouble| trouble.losses == 0)
+        };
+        let (failed, stay): (BTreeSet<_>, _) = std::mem::take(&mut self.retries)
+            .into_iter()
+            .partition(failed);
+        self.retries = stay;
+        for (_, slot) in failed {
             self.retry(slot);
         }
     }
@@ -274,9 +293,9 @@ impl<K: Copy + Eq + Hash, V: Clone + Eq> Table<K, V> {
     }
 
     /// The next addition or replacement.
-    pub(crate) fn next_upsert(&mut self) -> Option<(K, Step<V>)> {
+    pub(crate) fn next_upsert(&mut self, now: Instant) -> Option<(K, Step<V>)> {
         while let Some(slot) = self.upserts.pop_front() {
-            match self.take_step(slot) {
+            match self.take_step(slot, now) {
                 Some(Step::Delete(_)) => self.requeue(slot, Need::Delete),
                 Some(step) => return Some(self.give_out(slot, step)),
                 None => {}
@@ -286,9 +305,9 @@ impl<K: Copy + Eq + Hash, V: Clone + Eq> Table<K, V> {
     }
 
     /// The next deletion.
-    pub(crate) fn next_delete(&mut self) -> Option<(K, Step<V>)> {
+    pub(crate) fn next_delete(&mut self, now: Instant) -> Option<(K, Step<V>)> {
         while let Some(slot) = self.deletes.pop_front() {
-            match self.take_step(slot) {
+            match self.take_step(slot, now) {
                 Some(step @ Step::Delete(_)) => return Some(self.give_out(slot, step)),
                 Some(_) => self.requeue(slot, Need::Upsert),
                 None => {}
@@ -297,16 +316,31 @@ impl<K: Copy + Eq + Hash, V: Clone + Eq> Table<K, V> {
         None
     }
 
-    /// Says what a key needs that was just taken off its queue.
-    fn take_step(&mut self, slot: Slot) -> Option<Step<V>> {
+    /// Says what a key needs now that was just taken off its queue.
+    fn take_step(&mut self, slot: Slot, now: Instant) -> Option<Step<V>> {
         let foreign = self.is_foreign(slot);
         let entry = &mut self.entries[slot];
         entry.queued = false;
-        let step = entry.need(self.sweep, foreign).map(|need| entry.step(need));
-        if step.is_none() {
+        let Some(need) = entry.need(self.sweep, foreign) else {
             self.forget_if_empty(slot);
-        }
-        step
+            return None;
+        };
+        let step = entry.step(need);
+        let lost = std::mem::take(&mut entry.lost);
+        (!(lost && self.pauses_after_loss(slot, now))).then_some(step)
+    }
+
+    /// Counts a loss that is about to be healed; true when that is put off.
+    fn pauses_after_loss(&mut self, slot: Slot, now: Instant) -> bool {
+        let jitter = |count| self.entries.dice(slot, count);
+        let (losses, Some(at)) = self.losses.count(slot, jitter, now) else {
+            return false;
+        };
+        let trouble = self.troubles.entry(slot).or_default();
+        trouble.losses = losses;
+        trouble.error = None;
+        self.retry_at(slot, at);
+        true
     }
 
     fn give_out(&mut self, slot: Slot, step: Step<V>) -> (K, Step<V>) {
@@ -381,15 +415,24 @@ impl<K: Copy + Eq + Hash, V: Clone + Eq> Table<K, V> {
         if let OpError::Foreign { protocol } = &error {
             trouble.foreign = Some(*protocol);
         }
-        let at = now + backoff(trouble.failures, self.entries.dice(slot, trouble.failures));
+        let jitter = self.entries.dice(slot, trouble.failures);
+        let at = now + pause::after_refusals(trouble.failures, jitter);
         trouble.failures = trouble.failures.saturating_add(1);
-        if let Some(before) = trouble.retry_at.replace(at) {
-            self.retries.remove(&(before, slot));
-        }
-        self.retries.insert((at, slot));
+        trouble.losses = 0;
         let news = trouble.error.as_ref() != Some(&error);
         trouble.error = Some(error);
+        self.retry_at(slot, at);
         news
+    }
+
+    /// Has a key that has its trouble wait.
+    fn retry_at(&mut self, slot: Slot, at: Instant) {
+        if let Some(trouble) = self.troubles.get_mut(&slot) {
+            if let Some(before) = trouble.retry_at.replace(at) {
+                self.retries.remove(&(before, slot));
+            }
+            self.retries.insert((at, slot));
+        }
     }
 
     /// Queues a key that needs work, unless it waits for its retry.
@@ -419,6 +462,7 @@ impl<K: Copy + Eq + Hash, V: Clone + Eq> Table<K, V> {
         let referred_to = entry.queued || entry.on_the_way;
         if entry.desired.is_none() && entry.actual == Actual::Absent && !referred_to {
             self.clear_trouble(slot);
+            self.losses.forget(slot);
             self.entries.remove(slot);
         }
     }
@@ -474,6 +518,7 @@ impl<V: Clone + Eq> Entry<V> {
             actual: Actual::Absent,
             queued: false,
             on_the_way: false,
+            lost: false,
             seen: false,
             inherited: false,
         }
@@ -519,14 +564,4 @@ impl<V: Clone + Eq> Entry<V> {
             Some(actual) => Actual::Other(Box::new(actual)),
         }
     }
-}
-
-/// The pause after so many failures: doubling, with a quarter of jitter either way, so that what failed together is not
-/// tried together.
-fn backoff(failures: u32, jitter: u64) -> Duration {
-    let base = BACKOFF_FIRST
-        .saturating_mul(1 << failures.min(16))
-        .min(BACKOFF_LAST);
-    let percent = u32::try_from(jitter % 51).unwrap_or_default();
-    base * (75 + percent) / 100
 }

@@ -414,3 +414,105 @@ fn a_wish_withdrawn_on_the_way_leaves_nothing_behind() {
     assert_eq!(world.kernel, Kernel::default());
     assert_eq!(world.reconciler.routes(), []);
 }
+
+/// How many operations a second's worth of turns takes when another hand removes the route as soon as it is there.
+fn fight(world: &mut World, key: RouteKey, time: Duration) -> Vec<Duration> {
+    let (start, mut writes) = (world.now, Vec::new());
+    while world.now < start + time {
+        world.meddle(key, None, ROUTE_PROTOCOL, true);
+        if world.work(10, 0) > 0 {
+            writes.push(world.now - start);
+        }
+        world.now += Duration::from_millis(1);
+    }
+    writes
+}
+
+#[test]
+fn what_somebody_keeps_removing_comes_back_ever_later() {
+    let mut world = World::new(Kernel::default());
+    world.dump();
+    let key = RouteKey::main("10.0.0.0/8".parse().unwrap(), 0);
+    world.want(key, Some(Route::blackhole()));
+    assert_eq!(world.work(1, 0), 1);
+    let writes = fight(&mut world, key, Duration::from_secs(60));
+    assert_eq!(
+        writes[..2],
+        [Duration::ZERO, Duration::from_millis(1)],
+        "at once at first"
+    );
+    assert!(writes[2] >= Duration::from_millis(75), "{writes:?}");
+    let pauses: Vec<_> = writes[2..]
+        .windows(2)
+        .map(|pair| pair[1] - pair[0])
+        .collect();
+    let longest = pauses.iter().max().unwrap();
+    assert!(
+        *longest >= Duration::from_millis(3750) && *longest <= Duration::from_millis(6300),
+        "{pauses:?}"
+    );
+    assert!((12..30).contains(&writes.len()), "{writes:?}");
+
+    // The status says so, nothing is to be done, and neither a link's event nor another program's passing by shortens it.
+    world.meddle(key, None, ROUTE_PROTOCOL, true);
+    world.work(10, 0);
+    let status = world.reconciler.route(key).unwrap();
+    assert_eq!(status.state, RouteState::Missing);
+    let reason = status.reason.unwrap();
+    assert!(
+        reason.starts_with("somebody keeps removing or changing it: "),
+        "{reason}"
+    );
+    assert_eq!(
+        world.reconciler.poll_timeout().map(|(at, _)| at),
+        status.retry_at
+    );
+    world
+        .reconciler
+        .handle(&Event::AddressAdded(1, "192.0.2.1/24".parse().unwrap()));
+    world.meddle(key, Some(Route::blackhole()), 4, true);
+    world.meddle(key, None, 4, true);
+    assert!(world.work(10, 0) == 0 && status.retry_at.is_some());
+
+    // Another wish is news, and tried at once.
+    let other = Route::unicast([NextHop {
+        via: None,
+        link: 1,
+        onlink: false,
+    }]);
+    world.want(key, Some(other));
+    assert_eq!(world.work(10, 0), 1);
+}
+
+#[test]
+fn what_stays_put_is_forgiven() {
+    let mut world = World::new(Kernel::default());
+    world.dump();
+    let key = RouteKey::main("10.0.0.0/8".parse().unwrap(), 0);
+    world.want(key, Some(Route::blackhole()));
+    assert_eq!(world.work(1, 0), 1);
+    // Now and then is no fight, however often.
+    for _ in 0..20 {
+        world.meddle(key, None, ROUTE_PROTOCOL, true);
+        assert_eq!(world.work(10, 0), 1);
+        world.now += Duration::from_secs(1);
+    }
+    // A dump shows losses like events do.
+    let mut healed = 0;
+    for _ in 0..3 {
+        world.meddle(key, None, ROUTE_PROTOCOL, false);
+        world.dump();
+        healed += world.work(10, 0);
+    }
+    assert_eq!(healed, 2);
+    world.now = world.reconciler.poll_timeout().unwrap().0;
+    assert_eq!(world.work(10, 0), 1);
+    assert!(world.reconciler.is_installed(key));
+    world.now += Duration::from_secs(10);
+    for _ in 0..2 {
+        world.meddle(key, None, ROUTE_PROTOCOL, true);
+        assert_eq!(world.work(10, 0), 1, "forgiven");
+    }
+    world.meddle(key, None, ROUTE_PROTOCOL, true);
+    assert_eq!(world.work(10, 0), 0);
+}
