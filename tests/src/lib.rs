@@ -1,7 +1,8 @@
 //! Shared by the suites: cases that each build a data centre of their own, and views of it through other people's eyes.
 //!
 //! A case that can't run here (no root and no user namespaces, a program missing) is reported as ignored, with its
-//! reason. A case that fails prints the ends of the logs.
+//! reason; or as failed, where `MARGAY_TESTS` says that it should be able to: `namespaces` of all that the kernel must
+//! allow, `all` of programs too. A case that fails prints the ends of the logs.
 
 pub mod oracle;
 
@@ -74,7 +75,7 @@ impl Case {
     fn run(self) -> Result<Completion, Failed> {
         static NEXT: AtomicU32 = AtomicU32::new(1);
         if let Some(missing) = self.missing() {
-            return Ok(Completion::ignored_with(missing));
+            return cannot_run(missing, &["all"]);
         }
         let shape = Shape {
             prefix: format!("t{}-", NEXT.fetch_add(1, Ordering::Relaxed)),
@@ -97,6 +98,15 @@ impl Case {
     }
 }
 
+/// Fails where `MARGAY_TESTS` is one of `required`; otherwise the case is ignored.
+fn cannot_run(reason: String, required: &[&str]) -> Result<Completion, Failed> {
+    let asked = std::env::var("MARGAY_TESTS").unwrap_or_default();
+    if required.contains(&asked.as_str()) {
+        return Err(Failed::from(format!("can't run here: {reason}")));
+    }
+    Ok(Completion::ignored_with(reason))
+}
+
 /// Runs a suite: to be called first thing in `main`.
 #[must_use]
 pub fn suite(cases: Vec<Case>) -> ExitCode {
@@ -111,7 +121,7 @@ pub fn suite(cases: Vec<Case>) -> ExitCode {
         let inside = inside.clone();
         Trial::ignorable_test(case.name.clone(), move || match inside {
             Ok(()) => case.run(),
-            Err(reason) => Ok(Completion::ignored_with(reason)),
+            Err(reason) => cannot_run(reason, &["all", "namespaces"]),
         })
     });
     libtest_mimic::run(&arguments, trials.collect()).exit_code()

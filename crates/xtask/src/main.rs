@@ -77,7 +77,7 @@ fn run(command: Command) -> Result<bool> {
             packages::provide(&mut session, !no_install)?;
             check::run(&mut session, !no_install)?;
             check::kernel(&mut session)?;
-            suites::run(&mut session)?;
+            suites::run(&mut session, !no_install)?;
             Ok(session.close())
         }
         Command::Check => {
