@@ -6,11 +6,17 @@
 //! else is waiting. Both are bounded.
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use dataplane::{Event, LinkIndex, Links, Op, OpError, ROUTE_PROTOCOL, Reconciler};
 
 use crate::{Error, Events, Monitor, Socket, kernel};
+
+#[cfg(test)]
+mod tests;
+
+/// How long until the kernel's state is read again when that failed.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// See the module. It acts in the network namespace of the thread that opened it.
 #[derive(Debug)]
@@ -21,6 +27,8 @@ pub struct Driver {
     monitor: Monitor,
     links: Links,
     resync: Option<Resync>,
+    /// The last dump failed: no other until then.
+    not_before: Option<Instant>,
 }
 
 /// What must be dumped, and why.
@@ -64,6 +72,7 @@ impl Driver {
             monitor,
             links: Links::default(),
             resync: Some(Resync::All),
+            not_before: None,
         })
     }
 
@@ -77,25 +86,35 @@ impl Driver {
         (&self.links, &mut self.reconciler)
     }
 
-    /// Has the next [`read`](Self::read) dump everything: what events have missed comes to light.
+    /// Has the next [`read`](Self::read) dump everything: what events have missed comes to light. After a failure, the next
+    /// one when its pause is over.
     pub fn resync(&mut self) {
         self.resync = Some(Resync::All);
     }
 
     /// Whether [`read`](Self::read) or [`write`](Self::write) have something to do though the descriptor is not readable.
     pub fn has_work(&self) -> bool {
-        self.resync.is_some() || self.reconciler.has_work()
+        self.dump_is_due() || self.reconciler.has_work()
     }
 
-    /// When to [`write`](Self::write) again though nothing has happened, and why.
+    /// When to [`read`](Self::read) and [`write`](Self::write) again though nothing has happened, and why.
     pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
-        self.reconciler.poll_timeout()
+        let dump = self.not_before.filter(|_| self.resync.is_some());
+        let dump = dump.map(|at| (at, "another attempt to read the kernel's state"));
+        dump.into_iter()
+            .chain(self.reconciler.poll_timeout())
+            .min_by_key(|(at, _)| *at)
+    }
+
+    fn dump_is_due(&self) -> bool {
+        self.resync.is_some() && self.not_before.is_none_or(|at| at <= now())
     }
 
     /// Reads some of the events that came, and dumps where they are not enough.
     ///
     /// # Errors
-    /// When a dump fails: call again later. The socket's failure.
+    /// When a dump fails: it is tried again after a pause, which [`has_work`](Self::has_work) and
+    /// [`poll_timeout`](Self::poll_timeout) know of. The socket's failure.
     pub fn read(&mut self) -> Result<Seen, Error> {
         let mut seen = Seen::default();
         match self.monitor.read()? {
@@ -115,11 +134,14 @@ impl Driver {
                 self.resync = Some(Resync::Ours);
             }
         }
-        if let Some(resync) = self.resync {
+        if let Some(resync) = self.resync.filter(|_| self.dump_is_due()) {
             // Before the dump: what fails inside asks for another.
             self.resync = None;
-            self.dump(resync, &mut seen)
-                .inspect_err(|_| self.reopen())?;
+            self.not_before = None;
+            self.dump(resync, &mut seen).inspect_err(|_| {
+                self.reopen();
+                self.not_before = Some(now() + RETRY);
+            })?;
         }
         Ok(seen)
     }
@@ -176,4 +198,12 @@ impl Driver {
             Err(error) => tracing::warn!(%error, "cannot open another netlink socket"),
         }
     }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "an edge: `read` and `has_work` are not told the time, and only failures need it"
+)]
+fn now() -> Instant {
+    Instant::now()
 }

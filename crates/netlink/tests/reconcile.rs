@@ -122,6 +122,26 @@ fn what_other_hands_take_away_comes_back() {
 }
 
 #[test]
+fn who_keeps_taking_a_route_away_does_not_keep_us_busy() {
+    let (mut it, _) = twenty_routes();
+    let delete = |it: &mut Loop| {
+        it.ns.ip(&["route", "del", "10.3.0.0/16"]);
+        it.settle()
+    };
+    assert_eq!(
+        [delete(&mut it), delete(&mut it), delete(&mut it)],
+        [1, 1, 0]
+    );
+    assert!(!it.driver.has_work());
+    let reason = "somebody keeps removing or changing it: 3 times in a row";
+    let lost = (RouteState::Missing, Some(reason.into()));
+    assert_eq!(it.state("10.3.0.0/16"), lost);
+    it.now = it.driver.poll_timeout().unwrap().0;
+    assert_eq!(it.settle(), 1);
+    assert_eq!(it.state("10.3.0.0/16"), (RouteState::Ok, None));
+}
+
+#[test]
 fn what_other_hands_change_is_put_right() {
     let (mut it, _) = twenty_routes();
     it.ns.ip(&[
