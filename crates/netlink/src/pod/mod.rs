@@ -2,7 +2,8 @@
 //!
 //! The pod's end has its address alone (/32, /128) and a default route via a gateway that no host has ([`gateway`]). Both
 //! ends know each other's MAC address by a permanent neighbour entry, so nothing is ever asked by ARP or neighbour
-//! discovery, and nothing can be answered wrongly. The /32 route on the host is not made here: it is the dataplane's.
+//! discovery, and nothing can be answered wrongly. The host's entry and its /32 route are not made here: they are the
+//! dataplane's, which keeps them as they should be and must be their one writer.
 //!
 //! Three `sendmsg` wire a pod. The pair is born with its peer in the pod's namespace (moving it there later takes the
 //! kernel a hundred times as long); then the host's end is configured, then the pod's through a socket that was opened
@@ -295,12 +296,7 @@ fn configure_host(
         )]));
     let settings =
         [settings, ipv6, up(index)].map(|link| Request::new(RouteNetlinkMessage::SetLink(link)));
-    let neighbours = wiring.addresses.iter().map(|address| {
-        Request::set(RouteNetlinkMessage::NewNeighbour(neighbour(
-            index, *address, wiring.mac,
-        )))
-    });
-    let mut results = host.request_batch(settings.into_iter().chain(neighbours));
+    let mut results = host.request_batch(settings);
     if results.len() > 1 && !wiring.addresses.iter().any(IpAddr::is_ipv6) {
         results.swap_remove(1).ok();
     }
