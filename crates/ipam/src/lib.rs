@@ -5,7 +5,8 @@
 //!
 //! Addresses are given round robin inside a CIDR, and one CIDR after the other: the second is touched when the first
 //! has none. A released address rests for the cool-down, so that what still talks to a dead pod does not reach a
-//! stranger; the cool-down is strict, and [`AllocateError::Exhausted`] says how many addresses rest.
+//! stranger; the cool-down is strict, and [`AllocateError::Exhausted`] says how many addresses rest. Only who names an
+//! address gets it out of its rest: a pod with a fixed address that is made anew is no stranger to its old peers.
 //!
 //! Never given: of an IPv4 CIDR the first and the last address, of an IPv6 CIDR the first; a CIDR of two addresses or
 //! one gives all of them. Further ranges can be set aside with [`Ipam::set_cidrs`].
@@ -86,9 +87,6 @@ pub enum AllocateError {
     /// The address that was asked for is another pod's.
     #[error("{0} is in use")]
     InUse(IpAddr),
-    /// The address that was asked for rests after use.
-    #[error("{0} was in use until a moment ago and rests for {1:?} more")]
-    Cooling(IpAddr, Duration),
 }
 
 /// How full one CIDR is, in addresses.
@@ -114,6 +112,8 @@ pub struct Ipam {
     claimed_last: BTreeMap<Family, IpAddr>,
     /// Released addresses with the end of their rest, earliest first.
     resting: VecDeque<(Instant, IpAddr)>,
+    /// Addresses in use that were asked for while they rested, with the end of that rest.
+    interrupted: BTreeMap<IpAddr, Instant>,
 }
 
 impl Ipam {
@@ -126,6 +126,7 @@ impl Ipam {
             in_use: BTreeSet::new(),
             claimed_last: BTreeMap::new(),
             resting: VecDeque::new(),
+            interrupted: BTreeMap::new(),
         }
     }
 
@@ -199,11 +200,11 @@ impl Ipam {
         }
     }
 
-    /// Gives this very address.
+    /// Gives this very address, even one that rests: who asks for it knows whose it was.
     ///
     /// # Errors
     ///
-    /// When it is in use, resting, reserved, or in none of the CIDRs.
+    /// When it is in use, reserved, or in none of the CIDRs.
     pub fn allocate_specific(
         &mut self,
         address: IpAddr,
@@ -216,13 +217,16 @@ impl Ipam {
         let Some(pool) = self.pools.iter_mut().find(|pool| pool.gives(address)) else {
             return Err(AllocateError::NotOurs(address));
         };
-        if let Some((until, _)) = self.resting.iter().find(|(_, resting)| *resting == address) {
-            return Err(AllocateError::Cooling(
-                address,
-                until.saturating_duration_since(now),
-            ));
-        }
         pool.take(address);
+        let rests = |(_, resting): &(Instant, IpAddr)| *resting == address;
+        if let Some((until, _)) = self
+            .resting
+            .iter()
+            .position(rests)
+            .and_then(|index| self.resting.remove(index))
+        {
+            self.interrupted.insert(address, until);
+        }
         self.in_use.insert(address);
         Ok(())
     }
@@ -232,17 +236,24 @@ impl Ipam {
         if !self.in_use.remove(&address) {
             return false;
         }
+        self.interrupted.remove(&address);
         // `now` never runs backwards and the cool-down is one for all, so the queue stays sorted.
         self.resting.push_back((now + self.cooldown, address));
         true
     }
 
-    /// Takes an address back that nobody has seen yet: it can be given again at once.
+    /// Takes an address back that nobody has seen yet: it can be given again at once. Where it was given out of its
+    /// rest, it goes on resting.
     pub fn give_back(&mut self, address: IpAddr) {
-        if self.in_use.remove(&address) {
-            for pool in &mut self.pools {
-                pool.give_back(address);
-            }
+        if !self.in_use.remove(&address) {
+            return;
+        }
+        if let Some(until) = self.interrupted.remove(&address) {
+            let index = self.resting.partition_point(|(end, _)| *end <= until);
+            return self.resting.insert(index, (until, address));
+        }
+        for pool in &mut self.pools {
+            pool.give_back(address);
         }
     }
 

@@ -130,8 +130,16 @@ impl Registry {
     /// Takes back addresses that no pod has had.
     pub(crate) fn give_back(&mut self, addresses: &[IpAddr]) {
         for address in addresses {
-            self.ipam.give_back(*address);
+            // As in `remove_link`: two endpoints may have been found with it.
+            if !self.has_address(*address) {
+                self.ipam.give_back(*address);
+            }
         }
+    }
+
+    fn has_address(&self, address: IpAddr) -> bool {
+        self.endpoints()
+            .any(|endpoint| endpoint.addresses.contains(&address))
     }
 
     /// Adds an endpoint whose addresses were allocated here.
@@ -158,19 +166,21 @@ impl Registry {
         self.by_link.contains_key(&link)
     }
 
-    /// Takes out the endpoint on this link, and lets its addresses rest. `None` when there is none, or no longer.
-    pub(crate) fn remove_link(&mut self, link: u32, now: Instant) -> Option<Endpoint> {
+    /// Takes out the endpoint on this link; its addresses stay in use. `None` when there is none, or no longer.
+    pub(crate) fn take_link(&mut self, link: u32) -> Option<Endpoint> {
         let id = self.by_link.remove(&link)?;
         if self.endpoints.get(&id)?.link != link {
             return None;
         }
-        let endpoint = self.endpoints.remove(&id)?;
+        self.endpoints.remove(&id)
+    }
+
+    /// Takes out the endpoint on this link, and lets its addresses rest. `None` when there is none, or no longer.
+    pub(crate) fn remove_link(&mut self, link: u32, now: Instant) -> Option<Endpoint> {
+        let endpoint = self.take_link(link)?;
         for address in &endpoint.addresses {
             // An address that was found at two endpoints stays in use while one of them lives.
-            if !self
-                .endpoints()
-                .any(|other| other.addresses.contains(address))
-            {
+            if !self.has_address(*address) {
                 self.ipam.release(*address, now);
             }
         }

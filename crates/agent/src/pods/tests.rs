@@ -106,6 +106,31 @@ fn an_address_found_twice_is_free_when_both_are_gone() {
 }
 
 #[test]
+fn a_fixed_address_can_be_used_again_at_once() {
+    let (mut registry, id) = (registry("10.0.0.0/24"), id("a", "eth0"));
+    let fixed = addresses("10.0.0.9");
+    assert_eq!(registry.allocate(&fixed, clock()).unwrap(), fixed);
+    registry.insert(endpoint(&id, 7, "10.0.0.9"));
+    registry.remove_link(7, clock());
+    assert_eq!(registry.usage(clock())[0].cooling, 1);
+    assert_eq!(registry.allocate(&fixed, clock()).unwrap(), fixed);
+}
+
+#[test]
+fn an_address_that_is_given_back_stays_with_who_else_has_it() {
+    let mut registry = registry("10.0.0.0/30");
+    registry.adopt(endpoint(&id("a", "eth0"), 7, "10.0.0.1"));
+    registry.adopt(endpoint(&id("b", "eth0"), 8, "10.0.0.1"));
+    let taken = registry.take_link(7).unwrap();
+    registry.give_back(&taken.addresses);
+    assert_eq!(registry.usage(clock())[0].used, 1);
+    let taken = registry.take_link(8).unwrap();
+    registry.give_back(&taken.addresses);
+    let usage = &registry.usage(clock())[0];
+    assert_eq!((usage.used, usage.cooling), (0, 0));
+}
+
+#[test]
 fn only_the_first_attachment_is_alone() {
     let mut registry = registry("10.0.0.0/24");
     registry.insert(endpoint(&id("a", "eth0"), 7, "10.0.0.1"));

@@ -191,8 +191,11 @@ impl Server {
             }
             return Ok(());
         };
+        if add.again {
+            return self.undo(&present).map_err(Refusal::from);
+        }
         // The registry may lag behind the kernel by an event.
-        if add.again || self.verify(&present).is_err() {
+        if self.verify(&present).is_err() {
             self.remove(&present);
             return Ok(());
         }
@@ -280,6 +283,21 @@ impl Server {
             return;
         }
         self.shared.registry().remove_link(endpoint.link, clock());
+    }
+
+    /// Takes down an endpoint that its pod never knew of: its addresses need no rest.
+    fn undo(&mut self, endpoint: &Endpoint) -> Result<(), Failure> {
+        self.shared.sink.down(endpoint);
+        // Out of the registry first: the link's end is an event, and who follows those would let the addresses rest.
+        if self.shared.registry().take_link(endpoint.link).is_none() {
+            return Ok(());
+        }
+        if let Err(error) = pod::detach(&mut self.host, &[&endpoint.host_ifname]) {
+            self.shared.registry().insert(endpoint.clone());
+            return Err(failure(code::KERNEL, error.to_string()));
+        }
+        self.shared.registry().give_back(&endpoint.addresses);
+        Ok(())
     }
 
     fn del(&self, connection: Connection, id: &AttachmentId, started: Instant) {
@@ -424,9 +442,7 @@ fn no_address(error: &AllocateError) -> Failure {
             "free some pods, or give this node a larger or another pod CIDR"
         }
         AllocateError::NotOurs(_) => "`margayctl status` shows the node's pod CIDRs",
-        AllocateError::InUse(_) | AllocateError::Cooling(..) => {
-            "`margayctl endpoints` shows who has which address"
-        }
+        AllocateError::InUse(_) => "`margayctl endpoints` shows who has which address",
     };
     Failure {
         code: code::NO_ADDRESS,

@@ -212,6 +212,10 @@ fn capabilities_and_settings_take_effect() {
         code == 101 && text.contains("10.244.1.77 is in use"),
         "{code} {text}"
     );
+    // A pod made anew, as a StatefulSet's: nothing rests that is asked for.
+    node.del(&pod);
+    let result = node.cni("ADD", &Pod::new("decaf"), &config).success();
+    assert_eq!(result["ips"][0]["address"], "10.244.1.77/32");
 }
 
 #[test]

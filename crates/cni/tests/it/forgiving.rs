@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
+use rustix::net::{AddressFamily, RecvFlags, SocketAddrUnix, SocketType};
 use serde_json::json;
 
 use crate::support::{Node, Pod, eventually, shim};
@@ -198,15 +198,28 @@ fn impostor(node: &Node) -> std::os::fd::OwnedFd {
 
 #[test]
 fn an_add_whose_agent_died_is_done_anew() {
+    // Round robin: the next address is another one, though the first is free.
+    add_whose_agent_died(None, "10.244.1.2/32");
+}
+
+#[test]
+fn an_add_with_a_fixed_address_whose_agent_died_gets_it() {
+    add_whose_agent_died(Some("10.244.1.77/24"), "10.244.1.77/32");
+}
+
+fn add_whose_agent_died(fixed: Option<&str>, wanted: &str) {
     let mut node = Node::new("10.244.1.0/24");
     let pod = Pod::new("c0ffee");
+    let mut config = node.config("1.0.0");
+    if let Some(fixed) = fixed {
+        config["runtimeConfig"] = json!({ "ips": [fixed] });
+    }
     // What the dead agent had made, and never told.
-    node.add(&pod);
+    node.cni("ADD", &pod, &config).success();
     node.stop_agent();
     let dying = impostor(&node);
     let socket = node.socket();
-    let config = node.config("1.0.0");
-    let result = std::thread::scope(|scope| {
+    let (result, usage) = std::thread::scope(|scope| {
         let (netns, path, id) = (&node.netns, &pod.path, &pod.container_id);
         let variables = [
             ("CNI_COMMAND", "ADD"),
@@ -218,9 +231,10 @@ fn an_add_whose_agent_died_is_done_anew() {
         let add = scope.spawn(move || {
             netlink::netns::in_netns(netns, || Ok(shim(&variables, &config.to_string()))).unwrap()
         });
-        // It takes the request with it.
-        drop(rustix::net::accept(&dying).unwrap());
-        drop(dying);
+        // It takes the request with it; before it had that, the shim would know that nobody has begun.
+        let connection = rustix::net::accept(&dying).unwrap();
+        rustix::net::recv(&connection, &mut [0; 4096][..], RecvFlags::empty()).unwrap();
+        drop((connection, dying));
         std::fs::remove_file(&socket).unwrap();
         let agent_config = agent::pods::PodsConfig::new(socket);
         let sink = std::sync::Arc::clone(&node.routes);
@@ -231,17 +245,12 @@ fn an_add_whose_agent_died_is_done_anew() {
         agent.set_pools(&["10.244.1.0/24".parse().unwrap()], 1400);
         let outcome = add.join().unwrap();
         agent.stop();
-        outcome.success()
+        (outcome.success(), agent.usage())
     });
-    assert_eq!(
-        result["ips"][0]["address"], "10.244.1.2/32",
-        "the first one's address rests"
-    );
+    assert_eq!(result["ips"][0]["address"], wanted);
+    assert_eq!((usage[0].used, usage[0].cooling), (1, 0));
     assert_eq!(node.veths().len(), 1);
-    assert!(
-        pod.run("ip -o addr show dev eth0")
-            .contains("10.244.1.2/32")
-    );
+    assert!(pod.run("ip -o addr show dev eth0").contains(wanted));
 }
 
 #[test]
