@@ -92,7 +92,8 @@ pub(crate) fn claimed_version(text: &str) -> Option<String> {
     struct Version {
         cni_version: String,
     }
-    Some(serde_json::from_str::<Version>(text).ok()?.cni_version)
+    let version = serde_json::from_str::<Version>(text).ok()?.cni_version;
+    Some(version).filter(|version| !version.is_empty())
 }
 
 impl Config {

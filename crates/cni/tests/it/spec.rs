@@ -14,7 +14,11 @@ const ADD: [(&str, &str); 5] = [
 
 #[test]
 fn version_lists_what_is_spoken() {
-    for (stdin, version) in [(r#"{"cniVersion":"0.4.0"}"#, "0.4.0"), ("", "1.1.0")] {
+    for (stdin, version) in [
+        (r#"{"cniVersion":"0.4.0"}"#, "0.4.0"),
+        ("", "1.1.0"),
+        (r#"{"cniVersion":""}"#, "1.1.0"),
+    ] {
         let outcome = shim(&[("CNI_COMMAND", "VERSION")], stdin);
         let versions = [
             "0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0",
@@ -66,6 +70,9 @@ fn wrong_configurations_have_their_codes() {
     let outcome = shim(&ADD, r#"{"cniVersion":"0.4.0","name":"-"}"#);
     let error: Value = serde_json::from_str(&outcome.stdout).unwrap();
     assert_eq!(error["cniVersion"], "0.4.0");
+    let outcome = shim(&ADD, r#"{"cniVersion":"","name":"-"}"#);
+    let error: Value = serde_json::from_str(&outcome.stdout).unwrap();
+    assert_eq!(error["cniVersion"], "1.1.0", "{error}");
 }
 
 #[test]
