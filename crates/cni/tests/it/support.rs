@@ -10,11 +10,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use agent::pods::{Endpoint, EndpointSink, PodsConfig, PodsHandle, spawn};
-use dataplane::NextHop;
-use netlink::{Socket, netns, setup};
+use dataplane::{Neighbour, NeighbourKey, NextHop, Op};
+use netlink::{Socket, kernel, netns, setup};
 use serde_json::{Value, json};
 
-/// What stands in for the dataplane: installs each endpoint's routes, and keeps the record that proves addresses unique.
+/// What stands in for the dataplane: installs each endpoint's neighbours and routes, and keeps the record that proves addresses unique.
 pub struct Routes {
     host: Mutex<Socket>,
     /// Who has which address now.
@@ -39,7 +39,16 @@ impl EndpointSink for Routes {
                 link: endpoint.link,
                 onlink: false,
             };
-            setup::set_route(&mut self.host.lock().unwrap(), address.into(), &[hop])
+            let key = NeighbourKey {
+                link: endpoint.link,
+                address,
+            };
+            let neighbour = Neighbour { mac: endpoint.mac };
+            let mut host = self.host.lock().unwrap();
+            kernel::apply(&mut host, &[Op::SetNeighbour(key, neighbour)])[0]
+                .as_ref()
+                .map_err(|error| error.to_string())?;
+            setup::set_route(&mut host, address.into(), &[hop])
                 .map_err(|error| error.to_string())?;
         }
         Ok(())
