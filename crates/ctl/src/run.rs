@@ -1,6 +1,7 @@
 //! One command: ask, show, exit code.
 
 use std::ffi::OsStr;
+use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
@@ -44,8 +45,9 @@ pub(crate) fn main() -> ExitCode {
     };
     if let Command::Completion { shell } = cli.command {
         let name = plugin_name().map_or("margayctl", |_| "kubectl-margay");
-        clap_complete::generate(shell, &mut Cli::command(), name, &mut io::stdout());
-        return ExitCode::SUCCESS;
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut Cli::command(), name, &mut script);
+        return ExitCode::from(print(&script, 0).unwrap_or_else(|code| code));
     }
     let terminal = io::stdout().is_terminal();
     let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
@@ -57,16 +59,13 @@ pub(crate) fn main() -> ExitCode {
         let result = answer(&cli, style);
         if cli.watch && terminal {
             // Erase the screen and go to its corner (ECMA-48 ED, CUP).
-            if write(&mut io::stdout(), "\x1b[2J\x1b[H").is_err() {
-                return ExitCode::SUCCESS;
+            if let Err(code) = print(b"\x1b[2J\x1b[H", 0) {
+                return ExitCode::from(code);
             }
         }
-        let code = show(result);
-        let Some(code) = code else {
-            return ExitCode::SUCCESS;
-        };
-        if !cli.watch {
-            return ExitCode::from(code);
+        match show(result) {
+            Ok(_) if cli.watch => {}
+            Ok(code) | Err(code) => return ExitCode::from(code),
         }
         #[expect(
             clippy::disallowed_methods,
@@ -76,26 +75,37 @@ pub(crate) fn main() -> ExitCode {
     }
 }
 
-/// Prints and gives the exit code; `None` when nobody reads any more.
-fn show(result: Result<Answer, Failure>) -> Option<u8> {
+/// Prints and gives the exit code: as an error when nothing can be printed any more.
+fn show(result: Result<Answer, Failure>) -> Result<u8, u8> {
     match result {
-        Ok(Answer { text, well }) => {
-            write(&mut io::stdout(), &text).ok()?;
-            Some(u8::from(!well))
-        }
+        Ok(Answer { text, well }) => print(text.as_bytes(), u8::from(!well)),
         Err(failure) => {
-            write(&mut io::stderr(), &format!("margayctl: {failure}\n")).ok()?;
-            Some(match failure {
+            let code = match failure {
                 Failure::Unreachable { .. } => 3,
                 Failure::Refused(_) | Failure::Garbled(_) => 1,
-            })
+            };
+            complain(&failure).map_or(Err(code), |()| Ok(code))
         }
     }
 }
 
-fn write(out: &mut impl Write, text: &str) -> io::Result<()> {
-    out.write_all(text.as_bytes())?;
-    out.flush()
+/// Writes to stdout. A reader that has gone (`margayctl … | head`) had what it wanted, and changes nothing about `code`;
+/// whatever else is in the way means that somebody has not got the answer.
+fn print(text: &[u8], code: u8) -> Result<u8, u8> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text).and_then(|()| out.flush()) {
+        Ok(()) => Ok(code),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(code),
+        Err(error) => {
+            // Where stderr is no better, the exit code alone tells.
+            complain(&format_args!("write the answer: {error}")).ok();
+            Err(code.max(1))
+        }
+    }
+}
+
+fn complain(what: &dyn Display) -> io::Result<()> {
+    writeln!(io::stderr(), "margayctl: {what}")
 }
 
 /// How kubectl's user calls us, when kubectl does.

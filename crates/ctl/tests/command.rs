@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::thread::JoinHandle;
 
 use tempfile::TempDir;
@@ -37,7 +37,13 @@ impl Agent {
 
     /// Runs the command against this agent: its output, and what it asked for.
     fn run(self, arguments: &[&str]) -> (Output, Vec<String>) {
+        self.run_to(arguments, Stdio::piped())
+    }
+
+    /// The same, with something else for its stdout.
+    fn run_to(self, arguments: &[&str], stdout: Stdio) -> (Output, Vec<String>) {
         let output = margayctl()
+            .stdout(stdout)
             .arg("--socket")
             .arg(self.socket())
             .args(arguments)
@@ -169,6 +175,36 @@ fn an_agent_that_is_away_has_its_own_exit_code() {
         .output()
         .expect("margayctl runs");
     check(&output, 3, "", "margayd is not running");
+}
+
+fn full() -> Stdio {
+    let device = std::fs::File::options().write(true).open("/dev/full");
+    device.expect("/dev/full").into()
+}
+
+#[test]
+fn an_answer_that_cannot_be_written_is_a_failure() {
+    let up = peers("Established");
+    let (output, _) = Agent::new(&[(200, &up)]).run_to(&["bgp", "peers"], full());
+    check(&output, 1, "", "margayctl: write the answer: No space left");
+    let output = margayctl()
+        .args(["completion", "bash"])
+        .stdout(full())
+        .output()
+        .expect("margayctl runs");
+    check(&output, 1, "", "margayctl: write the answer: No space left");
+}
+
+#[test]
+fn a_reader_that_has_gone_does_not_change_the_exit_code() {
+    for (state, code) in [("Established", 0), ("Active", 1)] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let (output, _) =
+            Agent::new(&[(200, &peers(state))]).run_to(&["bgp", "peers"], writer.into());
+        check(&output, code, "", "");
+        assert!(output.stderr.is_empty(), "{output:?}");
+    }
 }
 
 #[test]
