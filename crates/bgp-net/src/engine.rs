@@ -257,7 +257,11 @@ impl Engine {
             debug!(%remote, "incoming connection refused: the session is held off");
             return Ok(());
         };
-        self.poller.add(&socket, conn.as_u64(), Wait::Read)?;
+        if let Err(error) = self.poller.add(&socket, conn.as_u64(), Wait::Read) {
+            // The speaker has taken it for one of its own by now.
+            self.speaker.handle_closed(conn, error.to_string(), now());
+            return Err(error);
+        }
         self.connections
             .insert(conn, Connection::new(socket, Phase::Open));
         Ok(())
