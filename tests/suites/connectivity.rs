@@ -115,6 +115,11 @@ fn nobody_translates(dc: &DataCentre) -> Result<()> {
 /// On the ToR's links, where everything passes, pods' packets are plain IPv4 in Ethernet.
 fn nobody_encapsulates(dc: &DataCentre) -> Result<()> {
     let (from, to) = ends(dc);
+    plain_between(dc, from, to)?;
+    plain_between(dc, from, &dc.racks[0].nodes[1])
+}
+
+fn plain_between(dc: &DataCentre, from: &Node, to: &Node) -> Result<()> {
     let (source, target) = (from.pods[0].address, to.pods[0].address);
     let capture = Capture::start(&dc.racks[0].tor.namespace)?;
     Pinger::open(&from.pods[0].namespace)?.wait_answer(target, LIMIT)?;

@@ -26,7 +26,7 @@ use crate::process;
 use crate::tor::{self, Tor};
 use crate::{Namespace, wait};
 
-pub use node::{Identity, Node};
+pub use node::{Identity, METRICS, Node};
 pub use pod::Pod;
 
 /// What is to be built.
@@ -45,6 +45,8 @@ pub struct Shape {
     pub pods: u8,
     /// Hold time that both sides propose.
     pub hold_time: Duration,
+    /// Routers keep the routes of a session that is lost for a while, and want the same of others (RFC 4724).
+    pub graceful_restart: bool,
 }
 
 impl Default for Shape {
@@ -56,6 +58,7 @@ impl Default for Shape {
             nodes: 2,
             pods: 3,
             hold_time: Duration::from_secs(90),
+            graceful_restart: true,
         }
     }
 }

@@ -234,7 +234,15 @@ impl Process {
     /// When it has not ended after `limit`.
     pub fn terminate(&mut self, limit: Duration) -> Result<ExitStatus> {
         self.signal(Signal::TERM)?;
-        let what = format!("{} to end after SIGTERM", self.name);
+        self.ended(limit)
+    }
+
+    /// Waits for it to end by itself.
+    ///
+    /// # Errors
+    /// When it has not ended after `limit`.
+    pub fn ended(&mut self, limit: Duration) -> Result<ExitStatus> {
+        let what = format!("{} to end", self.name);
         wait::until(&what, limit, || {
             self.child.try_wait()?.context("still running")
         })

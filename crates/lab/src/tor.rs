@@ -110,10 +110,12 @@ pub struct Config {
     pub router_id: Ipv4Addr,
     /// Networks that start at it.
     pub networks: Vec<Ipv4Net>,
-    /// Peers with their AS. It accepts what they send, announces all it has, and helps them restart gracefully.
+    /// Peers with their AS. It accepts what they send and announces all it has.
     pub peers: Vec<(Ipv4Addr, u32)>,
     /// Hold time that it proposes.
     pub hold_time: Duration,
+    /// It helps its peers restart gracefully, and asks for their help.
+    pub graceful_restart: bool,
     /// Where configuration, sockets and logs go.
     pub folder: PathBuf,
 }

@@ -58,6 +58,25 @@ pub fn until<T>(
     }
 }
 
+/// Looks again and again for `length`, and returns the first error of `condition`.
+///
+/// # Errors
+/// When the condition ceased to hold, with when.
+pub fn holds(
+    what: &str,
+    length: Duration,
+    mut condition: impl FnMut() -> Result<()>,
+) -> Result<()> {
+    let start = now();
+    while start.elapsed() < length {
+        condition().map_err(|error| {
+            error.context(format!("{what}: no longer so after {:?}", start.elapsed()))
+        })?;
+        pause();
+    }
+    Ok(())
+}
+
 /// [`until`] for a plain yes or no.
 ///
 /// # Errors

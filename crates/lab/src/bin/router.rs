@@ -35,6 +35,9 @@ struct Arguments {
     /// Hold time to propose, in seconds.
     #[arg(long, default_value_t = 90)]
     hold_time: u64,
+    /// Neither help peers to restart gracefully nor ask for their help.
+    #[arg(long)]
+    no_graceful_restart: bool,
     /// A network that starts here.
     #[arg(long)]
     network: Vec<Ipv4Net>,
@@ -119,7 +122,7 @@ fn peer(arguments: &Arguments, asn: u32) -> PeerConfig {
         families: vec![Family::IPV4_UNICAST],
         reach: Reach::Hops(64),
         next_hop: NextHopMode::Auto,
-        graceful_restart: Some(Duration::from_secs(120)),
+        graceful_restart: (!arguments.no_graceful_restart).then_some(Duration::from_secs(120)),
         import: Policy::accept_all(),
         export: Policy::accept_all(),
         origin: "lab".to_owned(),

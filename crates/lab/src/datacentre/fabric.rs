@@ -142,6 +142,7 @@ fn start_speakers(dc: &mut DataCentre) -> Result<()> {
         .map(|rack| (rack.tor.name.clone(), rack.subnet))
         .collect();
     let (folder, hold_time) = (folder(&dc.shape), dc.shape.hold_time);
+    let graceful_restart = dc.shape.graceful_restart;
     for router in dc.routers_mut() {
         let config = tor::Config {
             name: router.name.clone(),
@@ -158,6 +159,7 @@ fn start_speakers(dc: &mut DataCentre) -> Result<()> {
                 .filter_map(|peer| Some((*peer, asn_of(*peer)?)))
                 .collect(),
             hold_time,
+            graceful_restart,
             folder: folder.join(&router.name),
         };
         router.speaker = Some(tor::start(kind, &router.namespace, &config)?);

@@ -1,7 +1,7 @@
 //! A node: the real agent in a namespace of its own.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Output;
@@ -16,6 +16,9 @@ use serde_json::Value;
 use super::Pod;
 use crate::process::{self, Process, Program};
 use crate::{Namespace, net, wait};
+
+/// Where an agent serves its metrics, in its node's namespace.
+pub const METRICS: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9179);
 
 /// Who a node is.
 #[derive(Debug, Clone)]
@@ -94,15 +97,24 @@ impl Node {
             return agent.restart();
         }
         std::fs::create_dir_all(self.run_folder())?;
-        let program = Program::new(process::ours("margayd")?)
+        let name = format!("margayd of {}", self.identity.name);
+        let agent = Process::spawn(&name, &self.namespace, self.margayd()?, self.log())?;
+        self.agent = Some(agent);
+        Ok(())
+    }
+
+    /// How its agent is started.
+    ///
+    /// # Errors
+    /// When it isn't built.
+    pub fn margayd(&self) -> Result<Program> {
+        Ok(Program::new(process::ours("margayd")?)
             .args(["--node-name", &self.identity.name])
             .arg("--config-dir")
             .arg(self.config_folder())
             .arg("--run-dir")
-            .arg(self.run_folder());
-        let name = format!("margayd of {}", self.identity.name);
-        self.agent = Some(Process::spawn(&name, &self.namespace, program, self.log())?);
-        Ok(())
+            .arg(self.run_folder())
+            .args(["--metrics", &METRICS.to_string()]))
     }
 
     /// Its agent.
@@ -240,7 +252,9 @@ impl Node {
         pod.detach(&self.namespace, &self.cni_socket())
     }
 
-    fn cni_socket(&self) -> PathBuf {
+    /// Where its agent listens for the plugin.
+    #[must_use]
+    pub fn cni_socket(&self) -> PathBuf {
         self.run_folder().join("cni.sock")
     }
 

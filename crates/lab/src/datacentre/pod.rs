@@ -53,7 +53,20 @@ impl Pod {
     /// # Errors
     /// The plugin's own words.
     pub fn detach(&self, host: &Namespace, socket: &Path) -> Result<()> {
-        call("DEL", &self.name, &self.namespace, host, socket).map(drop)
+        Self::detach_named(&self.name, &self.namespace, host, socket)
+    }
+
+    /// CNI DEL of a pod whose ADD may have failed.
+    ///
+    /// # Errors
+    /// The plugin's own words.
+    pub fn detach_named(
+        name: &str,
+        namespace: &Namespace,
+        host: &Namespace,
+        socket: &Path,
+    ) -> Result<()> {
+        call("DEL", name, namespace, host, socket).map(drop)
     }
 }
 

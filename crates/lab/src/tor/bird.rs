@@ -116,13 +116,17 @@ fn render(config: &Config) -> Result<String> {
         writeln!(text, "  route {network} unreachable;")?;
     }
     text.push_str("}\n");
+    let restart = match config.graceful_restart {
+        true => "graceful restart on;\n  graceful restart time 120;",
+        false => "graceful restart off;",
+    };
     for (number, (peer, asn)) in config.peers.iter().enumerate() {
         write!(
             text,
             "protocol bgp peer{number} {{\n  \
                local as {};\n  neighbor {peer} as {asn};\n  \
                connect delay time 1;\n  connect retry time 2;\n  error wait time 1, 4;\n  hold time {};\n  \
-               graceful restart on;\n  graceful restart time 120;\n  \
+               {restart}\n  \
                ipv4 {{ import all; export all; next hop self off; }};\n}}\n",
             config.asn,
             config.hold_time.as_secs()

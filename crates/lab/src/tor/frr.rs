@@ -155,10 +155,14 @@ fn daemon(name: &str, namespace: &Namespace, config: &Config) -> Result<Process>
 
 fn render(config: &Config) -> Result<String> {
     let hold = config.hold_time.as_secs();
+    let restart = match config.graceful_restart {
+        true => "bgp graceful-restart\n bgp graceful-restart preserve-fw-state",
+        false => "bgp graceful-restart-disable",
+    };
     let mut text = format!(
         "log stdout informational\n\
          router bgp {}\n bgp router-id {}\n no bgp ebgp-requires-policy\n no bgp network import-check\n \
-         no bgp default ipv4-unicast\n bgp graceful-restart\n bgp graceful-restart preserve-fw-state\n \
+         no bgp default ipv4-unicast\n {restart}\n \
          bgp bestpath as-path multipath-relax\n",
         config.asn, config.router_id
     );

@@ -136,15 +136,16 @@ fn render(config: &Config) -> Result<String> {
         config.asn, config.router_id, config.asn
     );
     let hold = config.hold_time.as_secs();
+    let restart = config.graceful_restart;
     for (peer, asn) in &config.peers {
         write!(
             text,
             "[[neighbors]]\n[neighbors.config]\nneighbor-address = \"{peer}\"\npeer-as = {asn}\n\
              [neighbors.timers.config]\nconnect-retry = 5\nhold-time = {hold}\nkeepalive-interval = {}\n\
              idle-hold-time-after-reset = 1\n\
-             [neighbors.graceful-restart.config]\nenabled = true\nrestart-time = 120\n\
+             [neighbors.graceful-restart.config]\nenabled = {restart}\nrestart-time = 120\n\
              [[neighbors.afi-safis]]\n[neighbors.afi-safis.config]\nafi-safi-name = \"ipv4-unicast\"\n\
-             [neighbors.afi-safis.mp-graceful-restart.config]\nenabled = true\n",
+             [neighbors.afi-safis.mp-graceful-restart.config]\nenabled = {restart}\n",
             (hold / 3).max(1)
         )?;
     }

@@ -29,6 +29,9 @@ impl Margay {
             .args(["--hold-time", &config.hold_time.as_secs().to_string()])
             .arg("--socket")
             .arg(&socket);
+        if !config.graceful_restart {
+            program = program.arg("--no-graceful-restart");
+        }
         for network in &config.networks {
             program = program.args(["--network", &network.to_string()]);
         }

@@ -1,6 +1,10 @@
 //! Failures are ordinary states: what an agent, a router, a kernel or a person takes away comes back, and packets do
 //! not notice what they need not.
 
+mod agent;
+mod pods;
+mod sessions;
+
 use std::net::Ipv4Addr;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -38,8 +42,45 @@ fn main() -> ExitCode {
         Case::new("deleted_routes_come_back", rack.clone(), deleted).with("ip"),
         Case::new("a_tor_dies_and_returns", racks, tor_dies),
         Case::new("a_broken_file_is_reported", rack.clone(), broken_file),
-        Case::new("exit_statuses_of_margayctl", rack, exit_statuses),
+        Case::new("exit_statuses_of_margayctl", rack.clone(), exit_statuses),
     ]);
+    let ours = [
+        Case::new(
+            "a_restart_with_a_broken_file_loses_nothing",
+            rack.clone(),
+            agent::restart_with_broken_file,
+        ),
+        Case::new(
+            "a_second_agent_is_refused",
+            rack.clone(),
+            agent::second_agent,
+        ),
+        Case::new(
+            "routes_changed_behind_a_stopped_agent",
+            rack.clone(),
+            agent::changed_while_stopped,
+        ),
+        Case::new("metrics", rack.clone(), agent::metrics),
+        Case::new(
+            "both_ends_dead_agent_first",
+            rack.clone(),
+            sessions::both_dead,
+        ),
+        Case::new("kill_9_amid_a_burst_of_pods", rack.clone(), pods::burst),
+    ];
+    let impatient = Shape {
+        graceful_restart: false,
+        ..rack
+    };
+    // GoBGP's patience between two attempts would make this the longest case.
+    let quick = [Kind::Bird, Kind::Frr, Kind::Margay];
+    let loss = Case::each(
+        &quick,
+        "without_graceful_restart_routes_go_with_the_session",
+        &impatient,
+        sessions::without_graceful_restart,
+    );
+    cases.extend(ours.into_iter().chain(loss).map(|case| case.with("ip")));
     suite(cases)
 }
 
