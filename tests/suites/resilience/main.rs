@@ -70,6 +70,8 @@ fn main() -> ExitCode {
     ];
     let impatient = Shape {
         graceful_restart: false,
+        // An agent that starts takes such a router's first KEEPALIVE as the end of what it has to tell.
+        hold_time: Duration::from_secs(6),
         ..rack
     };
     // GoBGP's patience between two attempts would make this the longest case.
