@@ -77,6 +77,12 @@ impl Session {
         self.awaited.is_empty() || (negotiated.graceful_restart.is_none() && self.keepalives > 0)
     }
 
+    /// Whether the session is up with a peer that has no graceful restart, and so promises no End-of-RIB.
+    pub(crate) fn promises_no_end_of_rib(&self) -> bool {
+        let established = self.established();
+        established.is_some_and(|(_, negotiated)| negotiated.graceful_restart.is_none())
+    }
+
     /// How long a session has been up with a peer that said that it has restarted itself.
     pub(crate) fn restarted_for(&self, now: Instant) -> Option<Duration> {
         let (_, negotiated) = self.established()?;

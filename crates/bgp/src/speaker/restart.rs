@@ -83,6 +83,10 @@ impl Restart {
     pub(super) fn observe(&mut self, peer: u32, session: &Session) {
         if !self.settled && session.is_synced() {
             self.removed(peer);
+        } else if !self.synced && session.promises_no_end_of_rib() {
+            // It has dropped our routes, and waits for nothing but us (RFC 4724 §4.1 excludes it). What the kernel has
+            // through it stays until it has had the time to tell its routes.
+            self.waiting.remove(&peer);
         }
     }
 

@@ -137,6 +137,25 @@ fn a_peer_without_graceful_restart_is_not_waited_for_as_one_that_restarts() {
 }
 
 #[test]
+fn a_peer_without_graceful_restart_has_our_routes_again_at_once() {
+    let plain = PeerConfig {
+        graceful_restart: None,
+        ..peer(65001)
+    };
+    let mut net = Net::new([
+        originating(speaker(0, 65001, &[(1, peer(65002))]), &["10.1.0.0/24"]),
+        speaker(1, 65002, &[(0, plain)]),
+    ]);
+    net.run_until(secs(10), |net| net.nodes[1].routes.len() == 1);
+    net.kill(0);
+    net.run_until(secs(10), |net| net.nodes[1].routes.is_empty());
+    net.boot(0, true);
+    net.run_until(secs(20), |net| net.up(1, 0));
+    let after = net.run_until(secs(60), |net| net.nodes[1].routes.len() == 1);
+    assert!(after < secs(1), "{after:?}");
+}
+
+#[test]
 fn a_configuration_that_lacks_a_peer_gives_nothing_up() {
     let mut net = Net::new([
         speaker(0, 65001, &[(1, peer(65002))]),
