@@ -2,9 +2,9 @@
 //!
 //! | task | owner | ends |
 //! | --- | --- | --- |
-//! | thread `margay-fib` with a current-thread runtime | [`State`](state::State), the netlink [`Driver`](netlink::Driver) | when every [`Fib`] handle is gone, or on [`Fib::stop`] |
+//! | thread `margay-fib` with a current-thread runtime | the state, the netlink [`Driver`](netlink::Driver) | when every [`Fib`] handle is gone, or on [`Fib::stop`] |
 //!
-//! It drains what it has been told, then what the kernel says, then writes at most [`TURN`] changes, and only then
+//! It drains what it has been told, then what the kernel says, then writes a bounded number of changes, and only then
 //! looks again: neither a full table nor a storm of events keeps a pod's route waiting for long. Its channel is bounded: whoever
 //! tells it faster than the kernel takes it waits. Netlink calls block this thread, which does nothing else.
 //! Stopping leaves the kernel as it is: what we installed goes on forwarding.
