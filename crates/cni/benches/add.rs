@@ -31,8 +31,8 @@ fn main() {
         3
     };
     let node = Node::new("10.244.0.0/16");
-    let shim =
-        std::env::var("MARGAY_CNI").unwrap_or_else(|_| env!("CARGO_BIN_EXE_margay-cni").to_owned());
+    let shim = std::env::var("MARGAY_CNI")
+        .unwrap_or_else(|_| support::shim_path().to_str().unwrap().to_owned());
     let margay = Plugin {
         name: "margay-cni",
         program: &shim,

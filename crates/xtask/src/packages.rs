@@ -8,8 +8,9 @@ use anyhow::Result;
 use crate::run::Session;
 
 /// A program that the suites or benchmarks use, and the package that has it.
-const WANTED: [(&str, &str); 6] = [
+const WANTED: [(&str, &str); 7] = [
     ("ip", "iproute2"),
+    ("ping", "iputils-ping"),
     ("bird", "bird2"),
     ("zebra", "frr"),
     ("gobgpd", "gobgpd"),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::net::{AddressFamily, RecvFlags, SocketAddrUnix, SocketType};
 use serde_json::json;
 
-use crate::support::{Node, Pod, eventually, shim};
+use crate::support::{Node, Pod, eventually, shim, shim_path};
 
 #[expect(clippy::disallowed_methods, reason = "tests measure what is real")]
 fn now() -> Instant {
@@ -261,7 +261,7 @@ fn a_shim_that_is_killed_leaves_nothing() {
     // While this is held, the agent is in the midst of the ADD.
     let held = node.routes.refuse.lock().unwrap();
     let start = || {
-        let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_margay-cni"))
+        let mut child = std::process::Command::new(shim_path())
             .envs([
                 ("CNI_COMMAND", "ADD"),
                 ("CNI_CONTAINERID", &pod.container_id),
