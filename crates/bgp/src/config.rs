@@ -72,6 +72,9 @@ pub struct PeerConfig {
     pub reach: Reach,
     /// Next hop towards it.
     pub next_hop: NextHopMode,
+    /// An internal peer is a client of ours: what other internal peers say is reflected to it, and what it says to them
+    /// (RFC 4456).
+    pub reflector_client: bool,
     /// Offer graceful restart with this restart time (RFC 4724); `None` switches it off.
     pub graceful_restart: Option<Duration>,
     /// Applied to what it sends.
@@ -96,6 +99,7 @@ impl PeerConfig {
             families: vec![Family::IPV4_UNICAST],
             reach: Reach::Hops(1),
             next_hop: NextHopMode::Auto,
+            reflector_client: false,
             graceful_restart: Some(Duration::from_secs(120)),
             import: Policy::reject_all("no import policy"),
             export: Policy::reject_all("no export policy"),

@@ -161,6 +161,7 @@ impl Planner<'_> {
                 resources::NextHopMode::Own => NextHopMode::Own,
                 resources::NextHopMode::Keep => NextHopMode::Keep,
             },
+            reflector_client: false,
             graceful_restart: spec
                 .graceful_restart
                 .unwrap_or_else(|| self.graceful_restart())
@@ -249,6 +250,7 @@ impl Planner<'_> {
             families: FAMILIES.to_vec(),
             reach: ANY_DISTANCE,
             next_hop: NextHopMode::Auto,
+            reflector_client: false,
             graceful_restart: self.graceful_restart().then_some(restart_time),
             import: self.ranges.import(std::iter::empty()),
             export: export(std::iter::empty()),

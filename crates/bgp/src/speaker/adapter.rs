@@ -45,7 +45,7 @@ impl Routes for PeerRoutes<'_> {
             shared_subnet: self.config.subnets.iter().find(shared).copied(),
             next_hop: peer.next_hop,
             extended_next_hop: false,
-            reflector_client: false,
+            reflector_client: negotiated.context.ibgp && peer.reflector_client,
             context: negotiated.context,
             families: negotiated.families.clone(),
             retained: negotiated.forwarding().to_vec(),

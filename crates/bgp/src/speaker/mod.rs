@@ -195,7 +195,8 @@ impl Speaker {
         let reset = *peer.session.settings() != settings
             || config.port != before.port
             || Transport::from(config) != Transport::from(before)
-            || config.next_hop != before.next_hop;
+            || config.next_hop != before.next_hop
+            || config.reflector_client != before.reflector_client;
         peer.session.set_dialling(config, now);
         if config.import != before.import || config.export != before.export {
             self.rib.set_policies(

@@ -122,6 +122,7 @@ fn peer(arguments: &Arguments, asn: u32) -> PeerConfig {
         families: vec![Family::IPV4_UNICAST],
         reach: Reach::Hops(64),
         next_hop: NextHopMode::Auto,
+        reflector_client: false,
         graceful_restart: (!arguments.no_graceful_restart).then_some(Duration::from_secs(120)),
         import: Policy::accept_all(),
         export: Policy::accept_all(),

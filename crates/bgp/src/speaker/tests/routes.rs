@@ -3,6 +3,7 @@
 use bgp_wire::Attributes;
 
 use super::net::{Net, address, originating, peer, prefix, secs, speaker};
+use crate::config::PeerConfig;
 use crate::policy::Policy;
 
 #[test]
@@ -57,8 +58,36 @@ fn routes_flow_and_follow_the_configuration() {
 }
 
 #[test]
+fn a_reflector_tells_its_clients_of_each_other() {
+    let client = PeerConfig {
+        reflector_client: true,
+        ..peer(65001)
+    };
+    let mut net = Net::new([
+        originating(speaker(0, 65001, &[(1, peer(65001))]), &["10.1.0.0/24"]),
+        speaker(1, 65001, &[(0, client.clone()), (2, client.clone())]),
+        originating(speaker(2, 65001, &[(1, peer(65001))]), &["10.2.0.0/24"]),
+    ]);
+    net.run_until(secs(5), |net| {
+        net.nodes[0].routes.len() == 1 && net.nodes[2].routes.len() == 1
+    });
+    // Neither is a client any more: what one says is not for the other.
+    let mut plain = speaker(1, 65001, &[(0, peer(65001)), (2, peer(65001))]);
+    net.configure(1, plain.clone());
+    net.run_until(secs(20), |net| {
+        net.up(0, 1) && net.up(1, 2) && net.nodes[0].routes.is_empty()
+    });
+    // One client is enough for both to hear of each other.
+    plain.peers.insert(address(2), client);
+    net.configure(1, plain);
+    net.run_until(secs(20), |net| {
+        net.nodes[0].routes.len() == 1 && net.nodes[2].routes.len() == 1
+    });
+}
+
+#[test]
 fn routes_go_with_their_session_and_come_back() {
-    let plain = |asn| crate::config::PeerConfig {
+    let plain = |asn| PeerConfig {
         graceful_restart: None,
         ..peer(asn)
     };
