@@ -5,7 +5,7 @@
 use std::fs;
 use std::net::Ipv4Addr;
 
-use bgp::config::NextHopMode;
+use bgp::config::{Client, Decision, NextHopMode, Rules};
 use bgp::policy::Policy;
 use bgp::rib::{DownKind, Generation, PeerIndex, PeerSession, Rib};
 use bgp_wire::header::{decode, frame_len};
@@ -141,7 +141,7 @@ fn flap() {
 }
 
 fn rib() -> Rib {
-    Rib::new(64512, Ipv4Addr::new(10, 255, 0, 1), 1)
+    Rib::new(64512, Ipv4Addr::new(10, 255, 0, 1), Decision::default())
 }
 
 fn up(rib: &mut Rib, peer: u32, session: PeerSession) {
@@ -189,7 +189,6 @@ fn external(host: u8, asn: u32) -> PeerSession {
         shared_subnet: None,
         next_hop: NextHopMode::Auto,
         extended_next_hop: false,
-        reflector_client: false,
         context: Context {
             four_octet_as: true,
             extended_message: false,
@@ -197,6 +196,7 @@ fn external(host: u8, asn: u32) -> PeerSession {
         },
         families: vec![Family::IPV4_UNICAST],
         retained: Vec::new(),
+        rules: Rules::default(),
         import: Policy::accept_all(),
         export: Policy::accept_all(),
     }
@@ -208,7 +208,13 @@ fn internal(client: u32) -> PeerSession {
         peer_asn: 64512,
         peer_router_id: Ipv4Addr::from_bits(0x0a00_0000 + client),
         peer_address: Ipv4Addr::from_bits(0xc612_0000 + client).into(),
-        reflector_client: true,
+        rules: Rules {
+            client: Some(Client {
+                cluster_id: Ipv4Addr::new(10, 255, 0, 1),
+                meshed: false,
+            }),
+            ..Rules::default()
+        },
         context: Context {
             four_octet_as: true,
             extended_message: false,

@@ -24,8 +24,11 @@ pub struct SpeakerConfig {
     /// peer on one of them, the next hop of a route stays what it is if it is on the same subnet. Read when a session
     /// comes up.
     pub subnets: Vec<IpNet>,
-    /// How many equal paths a prefix may have; 1 switches multipath off.
-    pub max_paths: u8,
+    /// How paths are compared, and which of them share traffic.
+    pub decision: Decision,
+    /// Our cluster id as a route reflector, for the loop check (RFC 4456 §8); `None`: the BGP identifier. Those of
+    /// [`Rules::client`] count as ours too.
+    pub cluster_id: Option<Ipv4Addr>,
     /// Everything that was configured is in here. False while it is known that something is missing, a peer perhaps: until it is
     /// there, nothing from before is given up ([`Speaker::is_synced`](crate::speaker::Speaker::is_synced)).
     pub complete: bool,
@@ -44,9 +47,56 @@ impl SpeakerConfig {
             peers: BTreeMap::new(),
             originated: BTreeMap::new(),
             subnets: Vec::new(),
-            max_paths: 1,
+            decision: Decision::default(),
+            cluster_id: None,
             complete: true,
             selection_deferral: Duration::from_secs(120),
+        }
+    }
+}
+
+/// How paths are compared (RFC 4271 §9.1.2.2), and which of them share traffic. The default compares as the RFC says,
+/// and uses one path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Decision {
+    /// How many equal paths from external peers a prefix may have; 1 (or 0) switches their multipath off.
+    pub max_external_paths: u8,
+    /// How many equal paths from internal peers a prefix may have.
+    pub max_internal_paths: u8,
+    /// Paths of equal length may share traffic although their neighbouring ASes differ.
+    pub multipath_relax: bool,
+    /// MEDs of different neighbouring ASes are compared as well.
+    pub always_compare_med: bool,
+    /// A path without MED counts as one with the highest; else as one with 0, the best (RFC 4271 §9.1.2.2 c).
+    pub missing_med_worst: bool,
+}
+
+impl Decision {
+    /// Up to `paths` equal paths of either kind, whatever their neighbouring ASes.
+    #[must_use]
+    pub fn multipath(paths: u8) -> Self {
+        Self {
+            max_external_paths: paths,
+            max_internal_paths: paths,
+            multipath_relax: true,
+            ..Self::default()
+        }
+    }
+
+    /// Whether any prefix may have more than one path.
+    pub(crate) fn is_multipath(&self) -> bool {
+        self.max_external_paths > 1 || self.max_internal_paths > 1
+    }
+}
+
+impl Default for Decision {
+    fn default() -> Self {
+        Self {
+            max_external_paths: 1,
+            max_internal_paths: 1,
+            multipath_relax: false,
+            always_compare_med: false,
+            missing_med_worst: false,
         }
     }
 }
@@ -54,8 +104,10 @@ impl SpeakerConfig {
 /// A peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerConfig {
-    /// Its AS; equal to ours makes it an internal peer.
+    /// Its AS; equal to ours towards it makes it an internal peer.
     pub asn: Asn,
+    /// Our AS towards it, where that is not the speaker's: [`Rules::local_as`] says what becomes of AS paths.
+    pub local_asn: Option<Asn>,
     /// TCP port to connect to.
     pub port: u16,
     /// Source address of our connections.
@@ -72,11 +124,10 @@ pub struct PeerConfig {
     pub reach: Reach,
     /// Next hop towards it.
     pub next_hop: NextHopMode,
-    /// An internal peer is a client of ours: what other internal peers say is reflected to it, and what it says to them
-    /// (RFC 4456).
-    pub reflector_client: bool,
     /// Offer graceful restart with this restart time (RFC 4724); `None` switches it off.
     pub graceful_restart: Option<Duration>,
+    /// What is done with its routes beside policy.
+    pub rules: Rules,
     /// Applied to what it sends.
     pub import: Policy,
     /// Applied to what we send it, before the attributes are rewritten for it.
@@ -91,6 +142,7 @@ impl PeerConfig {
     pub fn new(asn: Asn) -> Self {
         Self {
             asn,
+            local_asn: None,
             port: 179,
             local_address: None,
             passive: false,
@@ -99,8 +151,8 @@ impl PeerConfig {
             families: vec![Family::IPV4_UNICAST],
             reach: Reach::Hops(1),
             next_hop: NextHopMode::Auto,
-            reflector_client: false,
             graceful_restart: Some(Duration::from_secs(120)),
+            rules: Rules::default(),
             import: Policy::reject_all("no import policy"),
             export: Policy::reject_all("no export policy"),
             origin: String::new(),
@@ -127,4 +179,76 @@ pub enum NextHopMode {
     Own,
     /// Unchanged always.
     Keep,
+}
+
+/// What is done with a peer's routes beside policy. A change needs no new session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Rules {
+    /// It is our client, we its route reflector (RFC 4456). Without effect on an external peer.
+    pub client: Option<Client>,
+    /// What AS paths show where our AS towards it is not the speaker's.
+    pub local_as: LocalAs,
+    /// How often our own AS, or the one that we have towards it, may be in the AS path of a route that it sends.
+    pub allowed_own_as: u8,
+    /// What becomes of private AS numbers in what it is told. Without effect on an internal peer, as the next one.
+    pub private_as: PrivateAs,
+    /// Its own AS in what it is told is replaced by ours towards it, for sites of one AS to learn of each other.
+    pub override_as: bool,
+    /// It is a bilateral peer in the sense of RFC 3765: routes with NOPEER are not for it.
+    pub bilateral: bool,
+    /// Routes of an external peer with GRACEFUL_SHUTDOWN get LOCAL_PREF 0 (RFC 8326 §4.2).
+    pub graceful_shutdown: bool,
+    /// Its routes with BLACKHOLE are discard routes for us, and go to nobody else (RFC 7999 §3).
+    pub blackhole: bool,
+    /// We are about to go: what it is told carries GRACEFUL_SHUTDOWN, and LOCAL_PREF 0 inside our AS (RFC 8326 §4).
+    pub drain: bool,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            client: None,
+            local_as: LocalAs::Replace,
+            allowed_own_as: 0,
+            private_as: PrivateAs::Keep,
+            override_as: false,
+            bilateral: false,
+            graceful_shutdown: true,
+            blackhole: false,
+            drain: false,
+        }
+    }
+}
+
+/// A peer as our client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Client {
+    /// The cluster that it is in. A reflector may serve several.
+    pub cluster_id: Ipv4Addr,
+    /// The clients of its cluster have sessions with each other: nothing is reflected between them (RFC 4456 §9).
+    pub meshed: bool,
+}
+
+/// What AS paths show where our AS towards a peer is not the speaker's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum LocalAs {
+    /// What the peer sends gets that AS in front, what it is told has the speaker's behind it: as if a router of that AS
+    /// stood between.
+    Prepend,
+    /// What the peer sends stays as it is; what it is told has both.
+    NoPrepend,
+    /// What the peer sends stays as it is; what it is told has that AS alone.
+    Replace,
+}
+
+/// What becomes of private AS numbers (RFC 6996) in an AS path on its way to an external peer. The peer's own stays, for
+/// its loop check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PrivateAs {
+    /// Nothing.
+    Keep,
+    /// They are taken out.
+    Remove,
+    /// Ours stands for them, so that the path keeps its length.
+    Replace,
 }

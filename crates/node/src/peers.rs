@@ -8,7 +8,7 @@ use std::collections::btree_map::Entry;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use bgp::config::{NextHopMode, PeerConfig, Reach};
+use bgp::config::{NextHopMode, PeerConfig, Reach, Rules};
 use bgp::policy::Policy;
 use bgp_wire::Family;
 use resources::bgp_configuration::DEFAULT;
@@ -148,6 +148,7 @@ impl Planner<'_> {
         let (import, export) = self.policies(name, spec, problems);
         PeerConfig {
             asn,
+            local_asn: None,
             port: spec.peer_ip.port.unwrap_or(port),
             local_address: match source {
                 SourceAddress::UseNodeIP => self.source_address(),
@@ -161,11 +162,11 @@ impl Planner<'_> {
                 resources::NextHopMode::Own => NextHopMode::Own,
                 resources::NextHopMode::Keep => NextHopMode::Keep,
             },
-            reflector_client: false,
             graceful_restart: spec
                 .graceful_restart
                 .unwrap_or_else(|| self.graceful_restart())
                 .then(|| spec.max_restart_time.unwrap_or(DEFAULT_RESTART_TIME)),
+            rules: Rules::default(),
             import,
             export,
             connect_retry: CONNECT_RETRY,
@@ -242,6 +243,7 @@ impl Planner<'_> {
             .unwrap_or(DEFAULT_RESTART_TIME);
         let template = PeerConfig {
             asn: 0,
+            local_asn: None,
             port: DEFAULT_PORT,
             local_address: self.source_address(),
             passive: false,
@@ -250,8 +252,8 @@ impl Planner<'_> {
             families: FAMILIES.to_vec(),
             reach: ANY_DISTANCE,
             next_hop: NextHopMode::Auto,
-            reflector_client: false,
             graceful_restart: self.graceful_restart().then_some(restart_time),
+            rules: Rules::default(),
             import: self.ranges.import(std::iter::empty()),
             export: export(std::iter::empty()),
             origin: String::new(),

@@ -6,7 +6,7 @@ mod tests;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use bgp::config::SpeakerConfig;
+use bgp::config::{Decision, SpeakerConfig};
 use bgp_wire::{Asn, Attributes};
 use ipnet::IpNet;
 use resources::bgp_configuration::{DEFAULT, NODE_PREFIX};
@@ -93,7 +93,8 @@ pub fn plan(cluster: &ClusterState, node_name: &str) -> Result<NodePlan, PlanErr
             .collect(),
         // Routes of our own are all that we announce: no other one's next hop to keep.
         subnets: Vec::new(),
-        max_paths: MAX_PATHS,
+        decision: Decision::multipath(MAX_PATHS),
+        cluster_id: None,
         complete: true,
         selection_deferral: SELECTION_DEFERRAL,
     };

@@ -142,14 +142,19 @@ pub fn endpoint_neighbours(
 /// Routes that are there whatever is learned: a blackhole for each pod range, so that a packet to an unused address is
 /// dropped here instead of following the default route back out.
 pub fn static_routes(plan: &NodePlan) -> impl Iterator<Item = (RouteKey, Route)> + '_ {
-    plan.pod_cidrs.iter().map(|cidr| {
-        let route = Route {
-            kind: RouteKind::Blackhole,
-            next_hops: SmallVec::new(),
-            source: None,
-        };
-        (learned_key(*cidr), route)
-    })
+    plan.pod_cidrs
+        .iter()
+        .map(|cidr| (learned_key(*cidr), discard()))
+}
+
+/// A route that discards what follows it.
+#[must_use]
+pub fn discard() -> Route {
+    Route {
+        kind: RouteKind::Blackhole,
+        next_hops: SmallVec::new(),
+        source: None,
+    }
 }
 
 fn resolve_one(

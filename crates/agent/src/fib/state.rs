@@ -26,6 +26,7 @@ type NextHops = SmallVec<[bgp_wire::NextHop; 1]>;
 pub(super) struct State {
     plan: Option<Arc<NodePlan>>,
     endpoints: BTreeMap<LinkIndex, Endpoint>,
+    /// Best paths by prefix; without next hops what goes there is discarded.
     learned: BTreeMap<IpNet, NextHops>,
     unresolved: BTreeMap<IpNet, String>,
     /// The keys of routes that the plan itself asks for.
@@ -132,9 +133,14 @@ impl State {
         links: &Links,
         reconciler: &mut Reconciler,
     ) {
-        for RouteChange { prefix, next_hops } in changes {
+        for RouteChange {
+            prefix,
+            next_hops,
+            blackhole,
+        } in changes
+        {
             self.former.remove(&prefix);
-            if next_hops.is_empty() {
+            if next_hops.is_empty() && !blackhole {
                 self.unlearn(prefix, reconciler);
             } else {
                 // What is resolved anew in a moment need not be now.
@@ -204,6 +210,9 @@ impl State {
             && last == next_hops
         {
             return Ok(route.clone());
+        }
+        if next_hops.is_empty() {
+            return Ok(node::discard());
         }
         let route = node::resolve(next_hops, links, plan).map_err(|error| error.to_string())?;
         self.resolved = Some((next_hops.clone(), route.clone()));

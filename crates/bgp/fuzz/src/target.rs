@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use bgp::config::{NextHopMode, PeerConfig, SpeakerConfig};
+use bgp::config::{Decision, NextHopMode, PeerConfig, SpeakerConfig};
 use bgp::policy::Policy;
 use bgp::rib::Selection;
 use bgp::session::ConnId;
@@ -93,7 +93,7 @@ pub(crate) fn speaker(data: &[u8]) {
 fn config(script: &mut Script<'_>) -> SpeakerConfig {
     let mut config = SpeakerConfig::new(ASN, address(1));
     let flags = script.u8();
-    config.max_paths = 1 + (flags & 3);
+    config.decision = Decision::multipath(1 + (flags & 3));
     config.selection_deferral = Duration::from_secs(60);
     for (index, (asn, last)) in PEERS.into_iter().enumerate() {
         if flags & (0x10 << index) != 0 {

@@ -312,7 +312,8 @@ impl Change {
     }
 }
 
-fn add<T: Ord>(list: &mut Vec<T>, value: T) {
+/// Adds a value once.
+pub(crate) fn add<T: Ord>(list: &mut Vec<T>, value: T) {
     if !list.contains(&value) {
         list.push(value);
         // Sorted, so that the order in which rules added them does not make two attribute sets of one.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::hash::BuildHasher;
 use std::net::IpAddr;
 
-use bgp_wire::{Attributes, NextHop, Origin};
+use bgp_wire::{Attributes, Community, NextHop, Origin};
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 
@@ -18,7 +18,8 @@ pub(super) struct AttrId(pub(super) u32);
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Summary {
     pub(super) local_pref: u32,
-    pub(super) med: u32,
+    /// 0 when absent.
+    med: u32,
     /// The neighbouring AS: first of the path; 0 for a path that is empty or starts with a set.
     pub(super) neighbour_as: u32,
     /// ORIGINATOR_ID, 0 when absent.
@@ -27,6 +28,20 @@ pub(super) struct Summary {
     pub(super) path_len: u16,
     pub(super) cluster_len: u16,
     pub(super) origin: Origin,
+    has_med: bool,
+    /// It has the community BLACKHOLE.
+    pub(super) blackhole: bool,
+}
+
+impl Summary {
+    /// MULTI_EXIT_DISC; where there is none the highest if that is to be the worst, else 0.
+    pub(super) fn med(&self, missing_is_worst: bool) -> u32 {
+        if missing_is_worst && !self.has_med {
+            u32::MAX
+        } else {
+            self.med
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -104,6 +119,8 @@ impl AttrStore {
             path_len: u16::try_from(attributes.as_path.len()).unwrap_or(u16::MAX),
             cluster_len: u16::try_from(attributes.cluster_list.len()).unwrap_or(u16::MAX),
             origin: attributes.origin,
+            has_med: attributes.med.is_some(),
+            blackhole: attributes.communities.contains(&Community::BLACKHOLE),
         };
         self.heap += bytes.len();
         let id = self.entries.insert(Entry {

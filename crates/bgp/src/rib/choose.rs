@@ -13,13 +13,14 @@ use super::pages::NONE;
 use super::path::{EPOCH, Offer, Path, REJECTED};
 use super::peer::{PeerIndex, Peers};
 use super::table::Table;
+use crate::config::Decision;
 
 /// What the table needs from around it.
 #[derive(Debug)]
 pub(super) struct World<'a> {
     pub(super) attrs: &'a mut AttrStore,
     pub(super) peers: &'a mut Peers,
-    pub(super) max_paths: u8,
+    pub(super) decision: Decision,
 }
 
 impl World<'_> {
@@ -27,6 +28,7 @@ impl World<'_> {
         Facts {
             attrs: self.attrs,
             peers: self.peers,
+            decision: self.decision,
         }
     }
 }
@@ -102,7 +104,7 @@ impl Table {
             return;
         }
         let before = self.best(net);
-        let shared = world.max_paths > 1 && self.shares(world, net, at);
+        let shared = world.decision.is_multipath() && self.shares(world, net, at);
         retain(world, &path);
         count(world, self.slot, &path, 1);
         self.paths[at] = path;
@@ -124,7 +126,7 @@ impl Table {
             return;
         }
         let before = self.best(net);
-        let shared = world.max_paths > 1 && self.shares(world, net, at);
+        let shared = world.decision.is_multipath() && self.shares(world, net, at);
         let old = self.paths[at];
         if previous == NONE {
             self.nets[net].set_head(old.next);
@@ -175,10 +177,7 @@ impl Table {
         shared: bool,
     ) {
         let facts = world.facts();
-        if at
-            .and_then(|at| self.paths[at].accepted())
-            .is_some_and(|id| facts.attrs.summary(id).med != 0)
-        {
+        if at.is_some_and(|at| facts.med(&self.paths[at]) != 0) {
             self.nets[net].set(MED, true);
         }
         // With MEDs about, any path may decide which others count as equal.
@@ -198,7 +197,7 @@ impl Table {
         let after = self.best(net);
         if before != after {
             self.best_changed(world.peers, net, before, after);
-        } else if world.max_paths > 1
+        } else if world.decision.is_multipath()
             && (shared || at.is_some_and(|at| self.shares(world, net, at)))
         {
             self.changed(net, false, false);
@@ -216,9 +215,7 @@ impl Table {
         let mut med = false;
         while at != NONE {
             let path = &self.paths[at];
-            med |= path
-                .accepted()
-                .is_some_and(|id| facts.attrs.summary(id).med != 0);
+            med |= facts.med(path) != 0;
             places.push(at);
             keys.push(facts.key(path));
             at = path.next;
@@ -244,6 +241,27 @@ impl Table {
         self.nets[net].set(BEST, true);
     }
 
+    /// Decides anew for every net that has such a path.
+    pub(super) fn decide_again(
+        &mut self,
+        world: &mut World<'_>,
+        concerned: impl Fn(&Path) -> bool,
+    ) {
+        for net in 0..self.nets.end() {
+            if !self.nets[net].is_net() || !self.chain(net).any(&concerned) {
+                continue;
+            }
+            let before = self.best(net);
+            self.reselect(world.facts(), net);
+            let after = self.best(net);
+            if before != after {
+                self.best_changed(world.peers, net, before, after);
+            } else if after.is_some() {
+                self.changed(net, false, false);
+            }
+        }
+    }
+
     /// Decides anew for every net that has a path via a next hop whose cost changed.
     pub(super) fn reconsider(&mut self, world: &mut World<'_>, address: IpAddr) {
         for net in 0..self.nets.end() {
@@ -260,9 +278,18 @@ impl Table {
                 let after = self.best(net);
                 if before != after {
                     self.best_changed(world.peers, net, before, after);
-                } else if world.max_paths > 1 && after.is_some() {
+                } else if world.decision.is_multipath() && after.is_some() {
                     self.changed(net, false, false);
                 }
+            }
+        }
+    }
+
+    /// What a peer is to us changed: everybody has to look again at the routes that are best from it.
+    pub(super) fn source_changed(&mut self, peer: PeerIndex) {
+        for net in 0..self.nets.end() {
+            if self.nets[net].is_net() && self.best(net).is_some_and(|(_, source)| source == peer) {
+                self.changed(net, true, false);
             }
         }
     }

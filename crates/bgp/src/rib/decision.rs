@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 use super::attrs::AttrStore;
 use super::path::Path;
 use super::peer::{PeerIndex, Peers};
+use crate::config::Decision;
 
 /// The step that decided between paths, in the order in which they are asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -62,13 +63,16 @@ pub(super) struct Key {
     local_pref: u32,
     path_len: u16,
     origin: bgp_wire::Origin,
-    neighbour_as: u32,
+    /// MEDs compare where this is equal: the neighbouring AS, or always.
+    med_group: u32,
     med: u32,
     external: bool,
     cost: u32,
     router_id: u32,
     cluster_len: u16,
     address: Option<IpAddr>,
+    /// Paths share traffic where this is equal: the neighbouring AS, or always.
+    share_group: u32,
 }
 
 /// Where the facts are.
@@ -76,22 +80,33 @@ pub(super) struct Key {
 pub(super) struct Facts<'a> {
     pub(super) attrs: &'a AttrStore,
     pub(super) peers: &'a Peers,
+    pub(super) decision: Decision,
 }
 
 impl Facts<'_> {
+    /// The MED of a path that may be used, as it counts. Where none of a net's paths has one above 0, no path's place
+    /// depends on which others there are.
+    pub(super) fn med(&self, path: &Path) -> u32 {
+        path.accepted().map_or(0, |id| {
+            let worst = self.decision.missing_med_worst;
+            self.attrs.summary(id).med(worst)
+        })
+    }
+
     /// What the process asks of this path; `None` if it may not be chosen at all.
     pub(super) fn key(&self, path: &Path) -> Option<Key> {
         let id = path.accepted()?;
         let cost = self.attrs.cost(id)?;
         let summary = self.attrs.summary(id);
         let session = self.peers.get(path.peer()).map(|peer| &peer.session);
+        let unless = |all: bool| if all { 0 } else { summary.neighbour_as };
         Some(Key {
             local: path.peer() == PeerIndex::LOCAL,
             local_pref: summary.local_pref,
             path_len: summary.path_len,
             origin: summary.origin,
-            neighbour_as: summary.neighbour_as,
-            med: summary.med,
+            med_group: unless(self.decision.always_compare_med),
+            med: summary.med(self.decision.missing_med_worst),
             external: session.is_some_and(|session| !session.ibgp),
             cost,
             router_id: match summary.originator_id {
@@ -100,6 +115,7 @@ impl Facts<'_> {
             },
             cluster_len: summary.cluster_len,
             address: session.map(|session| session.peer_address),
+            share_group: unless(self.decision.multipath_relax),
         })
     }
 }
@@ -122,7 +138,7 @@ impl Key {
     }
 
     fn med(&self, other: &Self) -> Option<(Ordering, Why)> {
-        if self.neighbour_as == other.neighbour_as {
+        if self.med_group == other.med_group {
             step(&self.med, &other.med, Why::Med)
         } else {
             None
@@ -156,9 +172,22 @@ impl Key {
     }
 
     /// Whether traffic might be split between this path and the best one, MEDs aside: equal up to the IGP cost, and
-    /// learned.
+    /// learned, of one kind and as the configuration has it.
     pub(super) fn may_share_with(&self, best: &Self) -> bool {
-        !self.local && self.before_med(best).is_none() && self.after_med(best).is_none()
+        !self.local
+            && self.share_group == best.share_group
+            && self.before_med(best).is_none()
+            && self.after_med(best).is_none()
+    }
+
+    /// How many paths traffic may be split between where this is the best one.
+    pub(super) fn max_paths(&self, decision: &Decision) -> usize {
+        let max = if self.external {
+            decision.max_external_paths
+        } else {
+            decision.max_internal_paths
+        };
+        max.max(1).into()
     }
 }
 
@@ -174,19 +203,19 @@ pub(super) fn select(keys: &[Option<Key>]) -> Option<usize> {
             _ => a,
         })?;
     let level = |key: &Key| key.before_med(&top).is_none();
-    // The lowest MED of each neighbouring AS.
+    // The lowest MED of each group that compares.
     let mut lowest: SmallVec<[(u32, u32); 8]> = SmallVec::new();
     for key in keys.iter().flatten().filter(|key| level(key)) {
-        match lowest.iter_mut().find(|(asn, _)| *asn == key.neighbour_as) {
+        match lowest.iter_mut().find(|(group, _)| *group == key.med_group) {
             Some((_, med)) => *med = key.med.min(*med),
-            None => lowest.push((key.neighbour_as, key.med)),
+            None => lowest.push((key.med_group, key.med)),
         }
     }
     let mut best: Option<(usize, &Key)> = None;
     for (index, key) in keys.iter().enumerate() {
         let Some(key) = key
             .as_ref()
-            .filter(|key| level(key) && lowest.contains(&(key.neighbour_as, key.med)))
+            .filter(|key| level(key) && lowest.contains(&(key.med_group, key.med)))
         else {
             continue;
         };

@@ -5,17 +5,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bgp_wire::{Asn, Attributes, Community, Context, Family, NextHop};
 use ipnet::IpNet;
+use smallvec::SmallVec;
 
 use super::peer::{PeerIndex, PeerSession, Peers};
-use crate::config::NextHopMode;
-use crate::policy::{Candidate, DEFAULT_LOCAL_PREF, Outcome, Policy, SourceKind};
-
-/// Not beyond our AS (RFC 1997).
-const NO_EXPORT: Community = Community(0xffff_ff01);
-/// Not to anyone (RFC 1997).
-const NO_ADVERTISE: Community = Community(0xffff_ff02);
-/// Not to external peers, not even in our confederation (RFC 1997).
-const NO_EXPORT_SUBCONFED: Community = Community(0xffff_ff03);
+use crate::config::{Client, LocalAs, NextHopMode, PrivateAs};
+use crate::policy::{Candidate, DEFAULT_LOCAL_PREF, Outcome, Policy, SourceKind, add};
 
 /// Why a route is not announced to a peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,10 +20,14 @@ pub enum Withheld {
     FromThisPeer,
     /// Learned inside our AS, and neither side is a client of our route reflector (RFC 4271 §9.2, RFC 4456 §6).
     InternalToInternal,
+    /// Learned from a client of the same cluster, whose clients tell each other (RFC 4456 §9).
+    ClientToClient,
     /// NO_ADVERTISE (RFC 1997).
     NoAdvertise,
     /// NO_EXPORT or NO_EXPORT_SUBCONFED (RFC 1997).
     NoExport,
+    /// NOPEER, and the peer is a bilateral one (RFC 3765).
+    NoPeer,
     /// Export policy rejects it: by this statement.
     Policy(String),
     /// We have no next hop for its family that the peer would understand.
@@ -48,8 +46,12 @@ impl fmt::Display for Withheld {
             Self::InternalToInternal => {
                 f.write_str("learned from an internal peer, and not reflected")
             }
+            Self::ClientToClient => {
+                f.write_str("learned from a client of the same cluster, whose clients are meshed")
+            }
             Self::NoAdvertise => f.write_str("community no-advertise"),
             Self::NoExport => f.write_str("community no-export"),
+            Self::NoPeer => f.write_str("community no-peer"),
             Self::Policy(name) => write!(f, "rejected by {name}"),
             Self::NoNextHop => f.write_str("no next hop of a kind that the peer understands"),
             Self::TooLong => f.write_str("attributes too long for a message"),
@@ -62,8 +64,16 @@ impl fmt::Display for Withheld {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct GroupKey {
     ibgp: bool,
-    client: bool,
+    client: Option<Client>,
+    /// What goes in front of AS paths, outermost first.
+    prepended: SmallVec<[Asn; 2]>,
     local_asn: Asn,
+    private_as: PrivateAs,
+    override_as: bool,
+    /// The peer's AS, where it has a say.
+    peer_asn: Option<Asn>,
+    bilateral: bool,
+    drain: bool,
     next_hop: NextHopMode,
     own_v4: Option<Ipv4Addr>,
     own_v6: Option<Ipv6Addr>,
@@ -74,7 +84,22 @@ pub(super) struct GroupKey {
 }
 
 impl GroupKey {
-    pub(super) fn new(session: &PeerSession) -> Self {
+    /// The group of a session; `asn` is the speaker's AS.
+    pub(super) fn new(session: &PeerSession, asn: Asn) -> Self {
+        let rules = &session.rules;
+        // Where they have no say they must not keep peers apart.
+        let private_as = match session.ibgp {
+            true => PrivateAs::Keep,
+            false => rules.private_as,
+        };
+        let override_as = rules.override_as && !session.ibgp;
+        let mut prepended = SmallVec::new();
+        if !session.ibgp {
+            prepended.push(session.local_asn);
+            if session.local_asn != asn && rules.local_as != LocalAs::Replace {
+                prepended.push(asn);
+            }
+        }
         let own = || {
             [Some(session.local_address), session.other_local_address]
                 .into_iter()
@@ -82,8 +107,14 @@ impl GroupKey {
         };
         Self {
             ibgp: session.ibgp,
-            client: session.reflector_client,
+            client: session.client(),
+            prepended,
             local_asn: session.local_asn,
+            private_as,
+            override_as,
+            peer_asn: (override_as || private_as != PrivateAs::Keep).then_some(session.peer_asn),
+            bilateral: rules.bilateral,
+            drain: rules.drain,
             next_hop: session.next_hop,
             own_v4: own().find_map(|address| match address {
                 IpAddr::V4(address) => Some(address),
@@ -110,21 +141,29 @@ pub(super) struct Exporter<'a> {
     pub(super) key: &'a GroupKey,
     pub(super) peers: &'a Peers,
     pub(super) family: Family,
-    pub(super) cluster_id: Ipv4Addr,
 }
 
 impl Exporter<'_> {
     /// What comes before policy: where the route is from, and the well-known communities.
     pub(super) fn gate(&self, attributes: &Attributes, source: PeerIndex) -> Result<(), Withheld> {
         let has = |community| attributes.communities.contains(&community);
-        if has(NO_ADVERTISE) {
+        if has(Community::NO_ADVERTISE) {
             return Err(Withheld::NoAdvertise);
         }
-        if !self.key.ibgp && (has(NO_EXPORT) || has(NO_EXPORT_SUBCONFED)) {
+        if !self.key.ibgp && (has(Community::NO_EXPORT) || has(Community::NO_EXPORT_SUBCONFED)) {
             return Err(Withheld::NoExport);
         }
-        if self.key.ibgp && self.internal(source) && !self.key.client && !self.is_client(source) {
-            return Err(Withheld::InternalToInternal);
+        if self.key.bilateral && has(Community::NOPEER) {
+            return Err(Withheld::NoPeer);
+        }
+        if self.key.ibgp && self.internal(source) {
+            return match (self.client(source), self.key.client) {
+                (None, None) => Err(Withheld::InternalToInternal),
+                (Some(from), Some(to)) if from.cluster_id == to.cluster_id && to.meshed => {
+                    Err(Withheld::ClientToClient)
+                }
+                _ => Ok(()),
+            };
         }
         Ok(())
     }
@@ -133,10 +172,10 @@ impl Exporter<'_> {
         self.peers.source(source) == SourceKind::Internal
     }
 
-    fn is_client(&self, source: PeerIndex) -> bool {
+    fn client(&self, source: PeerIndex) -> Option<Client> {
         self.peers
             .get(source)
-            .is_some_and(|peer| peer.session.reflector_client)
+            .and_then(|peer| peer.session.client())
     }
 
     /// What policy says.
@@ -162,21 +201,22 @@ impl Exporter<'_> {
         source: PeerIndex,
     ) -> Result<(), Withheld> {
         let key = self.key;
+        self.replace_asns(attributes);
         let sets_med = key.policy.apply(applied, attributes, key.local_asn);
         attributes.next_hop = Some(self.next_hop(attributes.next_hop, source)?);
+        if key.drain {
+            add(&mut attributes.communities, Community::GRACEFUL_SHUTDOWN);
+        }
         if key.ibgp {
-            attributes.local_pref.get_or_insert(DEFAULT_LOCAL_PREF);
+            let local_pref = attributes.local_pref.unwrap_or(DEFAULT_LOCAL_PREF);
+            attributes.local_pref = Some(if key.drain { 0 } else { local_pref });
             if self.internal(source) {
-                // Reflected: say where it came from and that it came through here.
-                if let Some(peer) = self.peers.get(source) {
-                    attributes
-                        .originator_id
-                        .get_or_insert(peer.session.peer_router_id);
-                }
-                attributes.cluster_list.insert(0, self.cluster_id);
+                self.reflect(attributes, source);
             }
         } else {
-            attributes.as_path.prepend(key.local_asn, 1);
+            for &asn in key.prepended.iter().rev() {
+                attributes.as_path.prepend(asn, 1);
+            }
             attributes.local_pref = None;
             attributes.originator_id = None;
             attributes.cluster_list.clear();
@@ -186,6 +226,42 @@ impl Exporter<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Says where a reflected route came from, and through which cluster (RFC 4456 §8): that of the client which it
+    /// comes from, else of the one that it goes to.
+    fn reflect(&self, attributes: &mut Attributes, source: PeerIndex) {
+        if let Some(peer) = self.peers.get(source) {
+            attributes
+                .originator_id
+                .get_or_insert(peer.session.peer_router_id);
+        }
+        if let Some(client) = self.client(source).or(self.key.client) {
+            attributes.cluster_list.insert(0, client.cluster_id);
+        }
+    }
+
+    /// AS numbers that the peer must not see as they are, before ours go in front.
+    fn replace_asns(&self, attributes: &mut Attributes) {
+        let key = self.key;
+        let Some(peer_asn) = key.peer_asn else { return };
+        for segment in &mut attributes.as_path.segments {
+            let hidden = |asn: Asn| is_private(asn) && asn != peer_asn;
+            if key.private_as == PrivateAs::Remove {
+                segment.asns.retain(|&asn| !hidden(asn));
+            }
+            for asn in &mut segment.asns {
+                if (key.private_as == PrivateAs::Replace && hidden(*asn))
+                    || (key.override_as && *asn == peer_asn)
+                {
+                    *asn = key.local_asn;
+                }
+            }
+        }
+        attributes
+            .as_path
+            .segments
+            .retain(|segment| !segment.asns.is_empty());
     }
 
     fn next_hop(&self, route: Option<NextHop>, source: PeerIndex) -> Result<NextHop, Withheld> {
@@ -232,4 +308,9 @@ impl Exporter<'_> {
                 .get(source)
                 .is_some_and(|peer| peer.session.peer_address == address)
     }
+}
+
+/// Whether the number is for private use (RFC 6996 §5).
+fn is_private(asn: Asn) -> bool {
+    matches!(asn, 64512..=65534 | 4_200_000_000..=4_294_967_294)
 }

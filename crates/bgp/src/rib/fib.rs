@@ -18,13 +18,14 @@ pub struct RouteChange {
     /// The next hops of the best path and of those that traffic can be shared with, sorted; none: the prefix is not
     /// (or no longer) learned.
     pub next_hops: SmallVec<[NextHop; 1]>,
+    /// What is sent there is to be discarded (RFC 7999): the prefix is learned, and there are no next hops.
+    pub blackhole: bool,
 }
 
 /// Reads on until `changes` holds `max`.
 pub(super) fn poll(
     table: &mut Table,
     facts: Facts<'_>,
-    max_paths: u8,
     max: usize,
     changes: &mut Vec<RouteChange>,
 ) {
@@ -38,13 +39,19 @@ pub(super) fn poll(
             break;
         };
         at = net;
-        let next_hops = next_hops(table, facts, max_paths, net);
+        let blackhole = is_blackhole(table, facts, net);
+        let next_hops = match blackhole {
+            true => SmallVec::new(),
+            false => next_hops(table, facts, net),
+        };
+        let learned = blackhole || !next_hops.is_empty();
         // A prefix that the kernel never heard of need not be taken back.
-        if !next_hops.is_empty() || table.nets[net].has(FIB) {
-            table.nets[net].set(FIB, !next_hops.is_empty());
+        if learned || table.nets[net].has(FIB) {
+            table.nets[net].set(FIB, learned);
             changes.push(RouteChange {
                 prefix: table.prefix(net),
                 next_hops,
+                blackhole,
             });
         }
     }
@@ -55,13 +62,19 @@ pub(super) fn poll(
     }
 }
 
-/// Of the best path and, up to `max_paths`, of those equal to it; none for a route of our own.
-pub(super) fn next_hops(
-    table: &Table,
-    facts: Facts<'_>,
-    max_paths: u8,
-    net: u32,
-) -> SmallVec<[NextHop; 1]> {
+/// Whether the best path says so, and comes from a peer that may.
+fn is_blackhole(table: &Table, facts: Facts<'_>, net: u32) -> bool {
+    table.best(net).is_some_and(|(id, source)| {
+        facts.attrs.summary(id).blackhole
+            && facts
+                .peers
+                .get(source)
+                .is_some_and(|peer| peer.session.rules.blackhole)
+    })
+}
+
+/// Of the best path and, as many as may be, of those equal to it; none for a route of our own.
+pub(super) fn next_hops(table: &Table, facts: Facts<'_>, net: u32) -> SmallVec<[NextHop; 1]> {
     let mut next_hops = SmallVec::new();
     let Some((id, source)) = table.best(net) else {
         return next_hops;
@@ -70,9 +83,10 @@ pub(super) fn next_hops(
         return next_hops;
     }
     next_hops.extend(facts.attrs.next_hop(id));
-    if max_paths > 1 {
+    if facts.decision.is_multipath() {
         let paths: SmallVec<[&Path; 8]> = table.chain(net).collect();
         let keys: SmallVec<[Option<Key>; 8]> = paths.iter().map(|path| facts.key(path)).collect();
+        let max_paths = keys[0].map_or(1, |best| best.max_paths(&facts.decision));
         let mut others: Vec<NextHop> = equal(&keys, 0)
             .filter_map(|at| facts.attrs.next_hop(paths[at].accepted()?))
             .collect();
@@ -80,7 +94,7 @@ pub(super) fn next_hops(
         others.sort_unstable();
         others.dedup();
         for next_hop in others {
-            if next_hops.len() < usize::from(max_paths) && !next_hops.contains(&next_hop) {
+            if next_hops.len() < max_paths && !next_hops.contains(&next_hop) {
                 next_hops.push(next_hop);
             }
         }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::net::Ipv4Addr;
 
-use bgp_wire::{Asn, Attributes, Nlri, Update};
+use bgp_wire::{Asn, Attributes, Community, Nlri, SegmentKind, Update};
 use ipnet::IpNet;
 use smallvec::SmallVec;
 
@@ -12,7 +12,8 @@ use super::attrs::{AttrId, AttrStore};
 use super::path::{Offer, Reason};
 use super::peer::{PeerIndex, PeerSession};
 use super::{Rib, slot};
-use crate::policy::{Applied, Candidate, Outcome, Policy, SourceKind};
+use crate::config::LocalAs;
+use crate::policy::{Applied, Candidate, Outcome, Policy, SourceKind, add};
 
 /// Why a path from a peer may not be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,8 +28,10 @@ pub enum Rejected {
     ForeignNextHop,
     /// The ORIGINATOR_ID is ours (RFC 4456 §8).
     OriginatorLoop,
-    /// Our cluster id is in the CLUSTER_LIST (RFC 4456 §8).
+    /// A cluster id of ours is in the CLUSTER_LIST (RFC 4456 §8).
     ClusterLoop,
+    /// The AS_PATH has a confederation segment, and we are in no confederation (RFC 5065 §5).
+    Confederation,
     /// Import policy: by this statement.
     Policy(String),
 }
@@ -42,6 +45,7 @@ impl fmt::Display for Rejected {
             Self::ForeignNextHop => "its next hop is not on the subnet shared with the peer",
             Self::OriginatorLoop => "it originates from our own router id",
             Self::ClusterLoop => "our cluster id is in its cluster list",
+            Self::Confederation => "its AS path has a confederation segment",
             Self::Policy(name) => return write!(f, "rejected by {name}"),
         })
     }
@@ -53,6 +57,7 @@ const OWN_NEXT_HOP: u32 = 3 << 16;
 const FOREIGN_NEXT_HOP: u32 = 4 << 16;
 const ORIGINATOR_LOOP: u32 = 5 << 16;
 const CLUSTER_LOOP: u32 = 6 << 16;
+const CONFEDERATION: u32 = 8 << 16;
 /// The lower half is the statement's position, all ones for the default.
 const POLICY: u32 = 7 << 16;
 
@@ -70,6 +75,7 @@ impl Reason {
             FOREIGN_NEXT_HOP => Rejected::ForeignNextHop,
             ORIGINATOR_LOOP => Rejected::OriginatorLoop,
             CLUSTER_LOOP => Rejected::ClusterLoop,
+            CONFEDERATION => Rejected::Confederation,
             _ => {
                 let statement = u16::try_from(self.0 & 0xffff)
                     .ok()
@@ -123,7 +129,12 @@ fn announce(rib: &mut Rib, peer: PeerIndex, attributes: Cow<'_, Attributes>, run
         return;
     }
     let received = rib.attrs.intern(&attributes);
-    let mut judge = Judge::new(session, rib.asn, rib.router_id, received, attributes);
+    let identity = Identity {
+        asn: rib.asn,
+        router_id: rib.router_id,
+        clusters: &rib.clusters,
+    };
+    let mut judge = Judge::new(session, identity, received, attributes);
     let (table, mut world) = rib.table(slot);
     for prefix in run {
         let verdict = judge.verdict(world.attrs, prefix);
@@ -134,7 +145,12 @@ fn announce(rib: &mut Rib, peer: PeerIndex, attributes: Cow<'_, Attributes>, run
 
 /// Asks import policy again about all that a peer has sent.
 pub(super) fn judge_again(rib: &mut Rib, peer: PeerIndex) {
-    let (asn, router_id) = (rib.asn, rib.router_id);
+    let clusters = rib.clusters.clone();
+    let identity = Identity {
+        asn: rib.asn,
+        router_id: rib.router_id,
+        clusters: &clusters,
+    };
     let Some(session) = rib.peers.get(peer).map(|peer| peer.session.clone()) else {
         return;
     };
@@ -158,7 +174,7 @@ pub(super) fn judge_again(rib: &mut Rib, peer: PeerIndex) {
                 }
                 world.attrs.retain(received);
                 let attributes = Cow::Owned(world.attrs.decode(received));
-                latest = Some(Judge::new(&session, asn, router_id, received, attributes));
+                latest = Some(Judge::new(&session, identity, received, attributes));
             }
             if let Some(judge) = latest.as_mut() {
                 let verdict = judge.verdict(world.attrs, table.prefix(net));
@@ -171,6 +187,14 @@ pub(super) fn judge_again(rib: &mut Rib, peer: PeerIndex) {
     }
 }
 
+/// Who we are: what makes a route that comes back a loop.
+#[derive(Debug, Clone, Copy)]
+struct Identity<'a> {
+    asn: Asn,
+    router_id: Ipv4Addr,
+    clusters: &'a [Ipv4Addr],
+}
+
 /// The verdict over one attribute set from one peer. Holds one reference to each set that it names.
 #[derive(Debug)]
 struct Judge<'a> {
@@ -179,6 +203,7 @@ struct Judge<'a> {
     policy: Policy,
     source: SourceKind,
     local_asn: Asn,
+    duties: Duties,
     /// The verdict where the prefix has no say.
     fixed: Option<Result<AttrId, Reason>>,
     /// By what policy applies: the changed set.
@@ -188,14 +213,14 @@ struct Judge<'a> {
 impl<'a> Judge<'a> {
     fn new(
         session: &PeerSession,
-        asn: Asn,
-        router_id: Ipv4Addr,
+        identity: Identity<'_>,
         received: AttrId,
         attributes: Cow<'a, Attributes>,
     ) -> Self {
         Self {
             received,
-            fixed: check(session, asn, router_id, &attributes).map(Err),
+            fixed: check(session, identity, &attributes).map(Err),
+            duties: Duties::new(session, identity.asn, &attributes),
             attributes,
             policy: session.import.clone(),
             source: if session.ibgp {
@@ -228,7 +253,7 @@ impl<'a> Judge<'a> {
     }
 
     fn variant(&mut self, attrs: &mut AttrStore, applied: Applied) -> AttrId {
-        if applied.is_empty() {
+        if applied.is_empty() && self.duties.is_none() {
             return self.received;
         }
         if let Some((_, id)) = self.variants.iter().find(|(other, _)| *other == applied) {
@@ -236,6 +261,7 @@ impl<'a> Judge<'a> {
         }
         let mut attributes = self.attributes.clone().into_owned();
         self.policy.apply(&applied, &mut attributes, self.local_asn);
+        self.duties.discharge(&mut attributes);
         let id = attrs.intern(&attributes);
         self.variants.push((applied, id));
         id
@@ -249,16 +275,58 @@ impl<'a> Judge<'a> {
     }
 }
 
+/// What the peer's rules do to a route that policy has accepted, whatever policy says.
+#[derive(Debug, Clone, Copy)]
+struct Duties {
+    /// This AS goes in front of the path.
+    prepend: Option<Asn>,
+    /// The path is about to go (RFC 8326 §4.2).
+    shutdown: bool,
+    /// A discard route, for us alone (RFC 7999 §3.2).
+    blackhole: bool,
+}
+
+impl Duties {
+    fn new(session: &PeerSession, asn: Asn, attributes: &Attributes) -> Self {
+        let rules = &session.rules;
+        let has = |community| attributes.communities.contains(&community);
+        let stands_between = !session.ibgp && rules.local_as == LocalAs::Prepend;
+        Self {
+            prepend: (stands_between && session.local_asn != asn).then_some(session.local_asn),
+            shutdown: !session.ibgp && rules.graceful_shutdown && has(Community::GRACEFUL_SHUTDOWN),
+            blackhole: rules.blackhole && has(Community::BLACKHOLE),
+        }
+    }
+
+    fn is_none(self) -> bool {
+        self.prepend.is_none() && !self.shutdown && !self.blackhole
+    }
+
+    fn discharge(self, attributes: &mut Attributes) {
+        if let Some(asn) = self.prepend {
+            attributes.as_path.prepend(asn, 1);
+        }
+        if self.shutdown {
+            attributes.local_pref = Some(0);
+        }
+        if self.blackhole {
+            // Policy may have taken the first away.
+            add(&mut attributes.communities, Community::BLACKHOLE);
+            add(&mut attributes.communities, Community::NO_ADVERTISE);
+        }
+    }
+}
+
 /// What makes a route unusable whatever policy says.
-fn check(
-    session: &PeerSession,
-    asn: Asn,
-    router_id: Ipv4Addr,
-    attributes: &Attributes,
-) -> Option<Reason> {
+fn check(session: &PeerSession, identity: Identity<'_>, attributes: &Attributes) -> Option<Reason> {
     let path = &attributes.as_path;
-    if path.contains(session.local_asn) || path.contains(asn) {
+    let own = |asn: &Asn| *asn == session.local_asn || *asn == identity.asn;
+    if path.asns().filter(own).count() > usize::from(session.rules.allowed_own_as) {
         return Some(Reason(AS_LOOP));
+    }
+    let mut kinds = path.segments.iter().map(|segment| segment.kind);
+    if kinds.any(SegmentKind::is_confederation) {
+        return Some(Reason(CONFEDERATION));
     }
     if !session.ibgp && path.neighbor() != Some(session.peer_asn) {
         return Some(Reason(FIRST_AS));
@@ -274,10 +342,11 @@ fn check(
             return Some(Reason(FOREIGN_NEXT_HOP));
         }
     }
-    if attributes.originator_id == Some(router_id) {
+    if attributes.originator_id == Some(identity.router_id) {
         return Some(Reason(ORIGINATOR_LOOP));
     }
-    if attributes.cluster_list.contains(&router_id) {
+    let came_through = |cluster| attributes.cluster_list.contains(cluster);
+    if identity.clusters.iter().any(came_through) {
         return Some(Reason(CLUSTER_LOOP));
     }
     None

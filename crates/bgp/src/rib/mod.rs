@@ -37,6 +37,7 @@ use bytes::Bytes;
 use hashbrown::HashMap;
 use ipnet::IpNet;
 
+use crate::config::{Decision, NextHopMode, Rules};
 use crate::policy::Policy;
 use attrs::AttrStore;
 use choose::World;
@@ -58,7 +59,8 @@ pub use view::{Counts, ExportView, Memory, PathState, PathView, RouteView, Selec
 pub struct Rib {
     asn: Asn,
     router_id: Ipv4Addr,
-    max_paths: u8,
+    clusters: Vec<Ipv4Addr>,
+    decision: Decision,
     deferred: bool,
     attrs: AttrStore,
     peers: Peers,
@@ -75,20 +77,21 @@ struct Groups {
 }
 
 impl Rib {
-    /// An empty RIB of a speaker of this AS and BGP identifier, which is its cluster id as a route reflector too.
-    /// `max_paths` is how many equal paths a prefix may have in [`poll_routes`](Self::poll_routes).
+    /// An empty RIB of a speaker of this AS and BGP identifier, which is its cluster id as a route reflector too unless
+    /// [`set_clusters`](Self::set_clusters) says otherwise.
     #[must_use]
-    pub fn new(asn: Asn, router_id: Ipv4Addr, max_paths: u8) -> Self {
-        Self::with_seed(asn, router_id, max_paths, 0)
+    pub fn new(asn: Asn, router_id: Ipv4Addr, decision: Decision) -> Self {
+        Self::with_seed(asn, router_id, decision, 0)
     }
 
     /// The same; the seed keeps peers from choosing prefixes and attributes that collide in our hash tables.
     #[must_use]
-    pub fn with_seed(asn: Asn, router_id: Ipv4Addr, max_paths: u8, seed: u64) -> Self {
+    pub fn with_seed(asn: Asn, router_id: Ipv4Addr, decision: Decision, seed: u64) -> Self {
         Self {
             asn,
             router_id,
-            max_paths,
+            clusters: vec![router_id],
+            decision,
             deferred: false,
             attrs: AttrStore::new(seed),
             peers: Peers::default(),
@@ -108,17 +111,26 @@ impl Rib {
         self.router_id = router_id;
     }
 
-    /// How many equal paths a prefix may have.
-    pub fn set_max_paths(&mut self, max_paths: u8) {
-        if std::mem::replace(&mut self.max_paths, max_paths) == max_paths {
+    /// How paths are compared from now on; all are, anew.
+    pub fn set_decision(&mut self, decision: Decision) {
+        if std::mem::replace(&mut self.decision, decision) == decision {
             return;
         }
-        for table in &mut self.tables {
-            for net in 0..table.nets.end() {
-                if table.nets[net].is_net() && table.best(net).is_some() {
-                    table.changed(net, false, false);
-                }
-            }
+        for slot in 0..self.tables.len() {
+            let (table, mut world) = self.table(slot);
+            table.decide_again(&mut world, |_| true);
+        }
+    }
+
+    /// The clusters that we reflect for: a route that came through one of them before is a loop (RFC 4456 §8). What
+    /// internal peers have sent is judged anew.
+    pub fn set_clusters(&mut self, clusters: Vec<Ipv4Addr>) {
+        if self.clusters == clusters {
+            return;
+        }
+        self.clusters = clusters;
+        for peer in self.peers.internal() {
+            import::judge_again(self, peer);
         }
     }
 
@@ -138,7 +150,7 @@ impl Rib {
             .peers
             .get(peer)
             .map_or_else(Default::default, |peer| (peer.epoch, peer.paths));
-        let group = self.groups.enter(GroupKey::new(&session));
+        let group = self.groups.enter(GroupKey::new(&session, self.asn));
         let families = session.families.clone();
         let state = Peer {
             generation,
@@ -303,16 +315,35 @@ impl Rib {
 
     /// New policies for a peer. What it has sent is judged anew, and what it is told follows; the session goes on.
     pub fn set_policies(&mut self, peer: PeerIndex, import: Policy, export: Policy) {
+        self.change_session(peer, |session| {
+            session.import = import;
+            session.export = export;
+        });
+    }
+
+    /// New rules for a peer; as with policies, the session goes on.
+    pub fn set_rules(&mut self, peer: PeerIndex, next_hop: NextHopMode, rules: Rules) {
+        self.change_session(peer, |session| {
+            session.next_hop = next_hop;
+            session.rules = rules;
+        });
+    }
+
+    /// Changes what may change while a session is up, and makes all that follows from it true.
+    fn change_session(&mut self, peer: PeerIndex, change: impl FnOnce(&mut PeerSession)) {
         let Some(state) = self.peers.get_mut(peer) else {
             return;
         };
-        let import_changed = state.session.import != import;
-        let export_changed = state.session.export != export;
-        state.session.import = import;
-        state.session.export = export;
-        if export_changed && state.up {
-            let key = GroupKey::new(&state.session);
-            let old = state.group;
+        let old_rules = state.session.rules;
+        let old_import = state.session.import.clone();
+        change(&mut state.session);
+        let session = &state.session;
+        let as_source = session.rules.client != old_rules.client
+            || session.rules.blackhole != old_rules.blackhole;
+        let import_changed = session.import != old_import || session.rules != old_rules;
+        let (old_group, up) = (state.group, state.up);
+        if up {
+            let key = GroupKey::new(session, self.asn);
             let group = self.groups.enter(key);
             if let Some(state) = self.peers.get_mut(peer) {
                 state.group = group;
@@ -320,10 +351,16 @@ impl Rib {
             for table in &mut self.tables {
                 table.regroup(peer, group);
             }
-            self.groups.leave(old);
+            self.groups.leave(old_group);
         }
         if import_changed {
             import::judge_again(self, peer);
+        }
+        if as_source {
+            // Whom its routes are reflected to, and what the kernel does with them, is written nowhere in the routes.
+            for table in &mut self.tables {
+                table.source_changed(peer);
+            }
         }
     }
 
@@ -356,7 +393,7 @@ impl Rib {
             peers,
             tables,
             groups,
-            router_id,
+            decision,
             ..
         } = self;
         let (key, _) = groups.groups.get(group)?;
@@ -365,9 +402,13 @@ impl Rib {
                 key,
                 peers,
                 family: table.family,
-                cluster_id: *router_id,
             };
-            table.poll(Facts { attrs, peers }, &exporter, peer)
+            let facts = Facts {
+                attrs,
+                peers,
+                decision: *decision,
+            };
+            table.poll(facts, &exporter, peer)
         })?;
         if let Some(peer) = self.peers.get_mut(peer) {
             peer.messages_sent += u64::from(messages);
@@ -389,7 +430,7 @@ impl Rib {
         let mut changes = Vec::new();
         for slot in 0..self.tables.len() {
             let (table, world) = self.table(slot);
-            fib::poll(table, world.facts(), world.max_paths, max, &mut changes);
+            fib::poll(table, world.facts(), max, &mut changes);
         }
         changes
     }
@@ -406,7 +447,7 @@ impl Rib {
             tables,
             attrs,
             peers,
-            max_paths,
+            decision,
             ..
         } = self;
         (
@@ -414,7 +455,7 @@ impl Rib {
             World {
                 attrs,
                 peers,
-                max_paths: *max_paths,
+                decision: *decision,
             },
         )
     }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use bgp_wire::{Asn, Context, Family};
 use ipnet::IpNet;
 
-use crate::config::NextHopMode;
+use crate::config::{Client, NextHopMode, Rules};
 use crate::policy::{Policy, SourceKind};
 
 /// Names a peer: a position in a table, so give small numbers and use them again. At most 16,777,214.
@@ -45,8 +45,6 @@ pub struct PeerSession {
     pub next_hop: NextHopMode,
     /// IPv4 prefixes may have an IPv6 next hop (RFC 8950).
     pub extended_next_hop: bool,
-    /// It is a client of ours, we its route reflector (RFC 4456).
-    pub reflector_client: bool,
     /// How messages to it are written.
     pub context: Context,
     /// The families that both sides want.
@@ -54,10 +52,19 @@ pub struct PeerSession {
     /// The families whose stale routes from before a restart stay until the peer's End-of-RIB: those for which it
     /// said that it kept forwarding (RFC 4724 §4.2).
     pub retained: Vec<Family>,
+    /// What is done with its routes beside policy.
+    pub rules: Rules,
     /// Applied to what it sends.
     pub import: Policy,
     /// Applied to what we send it, before the attributes are rewritten for it.
     pub export: Policy,
+}
+
+impl PeerSession {
+    /// The cluster of ours that it is a client in.
+    pub(super) fn client(&self) -> Option<Client> {
+        self.rules.client.filter(|_| self.ibgp)
+    }
 }
 
 /// What becomes of the routes of a session that is over.
@@ -115,6 +122,15 @@ impl Peers {
             self.slots.resize_with(index + 1, || None);
         }
         self.slots[index] = peer;
+    }
+
+    /// Those of our own AS.
+    pub(super) fn internal(&self) -> Vec<PeerIndex> {
+        (0..)
+            .zip(&self.slots)
+            .filter(|(_, peer)| peer.as_ref().is_some_and(|peer| peer.session.ibgp))
+            .map(|(index, _)| PeerIndex(index))
+            .collect()
     }
 
     /// Where a path of this peer comes from.

@@ -192,6 +192,7 @@ impl Rib {
         Facts {
             attrs: &self.attrs,
             peers: &self.peers,
+            decision: self.decision,
         }
     }
 
@@ -238,14 +239,20 @@ impl Rib {
         let keys: Vec<Option<Key>> = table.chain(net).map(|path| facts.key(path)).collect();
         let best = table.best(net).map(|_| 0);
         let reasons = best.map(|best| explain(&keys, best));
-        let equal: Vec<usize> = best.map_or_else(Vec::new, |best| equal(&keys, best).collect());
+        let shares = best
+            .and_then(|best| keys[best])
+            .is_some_and(|key| key.max_paths(&self.decision) > 1);
+        let equal: Vec<usize> = match best.filter(|_| shares) {
+            Some(best) => equal(&keys, best).collect(),
+            None => Vec::new(),
+        };
         table
             .chain(net)
             .enumerate()
             .map(|(index, path)| {
                 let why = reasons.as_ref().and_then(|reasons| reasons[index]);
                 PathView {
-                    multipath: self.max_paths > 1 && equal.contains(&index),
+                    multipath: equal.contains(&index),
                     ..self.path(
                         path,
                         match why {
@@ -293,7 +300,6 @@ impl Rib {
             key,
             peers: &self.peers,
             family: table.family,
-            cluster_id: self.router_id,
         };
         let mut attributes = self.attrs.decode(id);
         exporter.gate(&attributes, source)?;

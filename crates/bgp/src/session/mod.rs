@@ -66,6 +66,8 @@ const LATE: Duration = Duration::from_secs(1);
 /// What of the configuration makes a session: any change of it needs a new one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Settings {
+    /// The speaker's AS, which AS paths may show beside the session's.
+    pub(crate) asn: Asn,
     pub(crate) local_asn: Asn,
     pub(crate) router_id: Ipv4Addr,
     pub(crate) peer_asn: Asn,
@@ -77,7 +79,8 @@ pub(crate) struct Settings {
 impl Settings {
     pub(crate) fn new(speaker: &SpeakerConfig, peer: &PeerConfig) -> Self {
         Self {
-            local_asn: speaker.asn,
+            asn: speaker.asn,
+            local_asn: peer.local_asn.unwrap_or(speaker.asn),
             router_id: speaker.router_id,
             peer_asn: peer.asn,
             families: peer.families.clone(),

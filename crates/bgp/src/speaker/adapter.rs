@@ -37,7 +37,7 @@ impl Routes for PeerRoutes<'_> {
         let session = PeerSession {
             ibgp: negotiated.context.ibgp,
             peer_asn: peer.asn,
-            local_asn: self.config.asn,
+            local_asn: peer.local_asn.unwrap_or(self.config.asn),
             peer_router_id: negotiated.peer_router_id,
             peer_address: self.address,
             local_address,
@@ -45,10 +45,10 @@ impl Routes for PeerRoutes<'_> {
             shared_subnet: self.config.subnets.iter().find(shared).copied(),
             next_hop: peer.next_hop,
             extended_next_hop: false,
-            reflector_client: negotiated.context.ibgp && peer.reflector_client,
             context: negotiated.context,
             families: negotiated.families.clone(),
             retained: negotiated.forwarding().to_vec(),
+            rules: peer.rules,
             import: peer.import.clone(),
             export: peer.export.clone(),
         };

@@ -23,7 +23,7 @@ mod tests;
 mod views;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Instant;
 
 use bgp_wire::Notification;
@@ -80,7 +80,7 @@ impl Speaker {
     #[must_use]
     pub fn new(config: SpeakerConfig, restarting: bool, seed: u64, now: Instant) -> Self {
         let mut speaker = Self {
-            rib: Rib::with_seed(config.asn, config.router_id, config.max_paths, seed),
+            rib: Rib::with_seed(config.asn, config.router_id, config.decision, seed),
             peers: Slab::new(),
             by_address: BTreeMap::new(),
             serials: Vec::new(),
@@ -118,9 +118,8 @@ impl Speaker {
             self.rib
                 .set_identity(self.config.asn, self.config.router_id);
         }
-        if old.max_paths != self.config.max_paths {
-            self.rib.set_max_paths(self.config.max_paths);
-        }
+        self.rib.set_decision(self.config.decision);
+        self.rib.set_clusters(clusters(&self.config));
         if old.originated != self.config.originated {
             self.rib.set_originated(self.config.originated.clone());
         }
@@ -194,9 +193,7 @@ impl Speaker {
         let settings = Settings::new(&self.config, config);
         let reset = *peer.session.settings() != settings
             || config.port != before.port
-            || Transport::from(config) != Transport::from(before)
-            || config.next_hop != before.next_hop
-            || config.reflector_client != before.reflector_client;
+            || Transport::from(config) != Transport::from(before);
         peer.session.set_dialling(config, now);
         if config.import != before.import || config.export != before.export {
             self.rib.set_policies(
@@ -204,6 +201,10 @@ impl Speaker {
                 config.import.clone(),
                 config.export.clone(),
             );
+        }
+        if config.next_hop != before.next_hop || config.rules != before.rules {
+            self.rib
+                .set_rules(PeerIndex(index), config.next_hop, config.rules);
         }
         self.with_session(index, |session, routes| {
             if reset {
@@ -452,4 +453,14 @@ impl Speaker {
         self.restart.observe(index, &peer.session);
         Some(result)
     }
+}
+
+/// The cluster ids that are ours.
+fn clusters(config: &SpeakerConfig) -> Vec<Ipv4Addr> {
+    let clients = config.peers.values().filter_map(|peer| peer.rules.client);
+    let mut clusters: Vec<_> = clients.map(|client| client.cluster_id).collect();
+    clusters.push(config.cluster_id.unwrap_or(config.router_id));
+    clusters.sort_unstable();
+    clusters.dedup();
+    clusters
 }

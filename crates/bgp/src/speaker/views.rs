@@ -59,7 +59,7 @@ impl Speaker {
             address: peer.address,
             origin: config.origin.clone(),
             asn: config.asn,
-            local_asn: self.config.asn,
+            local_asn: config.local_asn.unwrap_or(self.config.asn),
             passive: config.passive,
             state: session.state(),
             state_age: now.saturating_duration_since(session.since()),

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use bgp::config::{NextHopMode, PeerConfig, Reach, SpeakerConfig};
+use bgp::config::{Decision, NextHopMode, PeerConfig, Reach, Rules, SpeakerConfig};
 use bgp::policy::Policy;
 use bgp::session::State as SessionState;
 use bgp_net::{Handle, Listen, RouteFeed, Routes};
@@ -105,7 +105,8 @@ fn configuration(arguments: &Arguments, subnets: Vec<IpNet>) -> SpeakerConfig {
             .map(|network| (IpNet::V4(*network), Attributes::originated()))
             .collect(),
         subnets,
-        max_paths: 8,
+        decision: Decision::multipath(8),
+        cluster_id: None,
         complete: true,
         selection_deferral: Duration::from_secs(30),
     }
@@ -114,6 +115,7 @@ fn configuration(arguments: &Arguments, subnets: Vec<IpNet>) -> SpeakerConfig {
 fn peer(arguments: &Arguments, asn: u32) -> PeerConfig {
     PeerConfig {
         asn,
+        local_asn: None,
         port: speaker::PORT,
         local_address: arguments.address,
         passive: false,
@@ -122,8 +124,8 @@ fn peer(arguments: &Arguments, asn: u32) -> PeerConfig {
         families: vec![Family::IPV4_UNICAST],
         reach: Reach::Hops(64),
         next_hop: NextHopMode::Auto,
-        reflector_client: false,
         graceful_restart: (!arguments.no_graceful_restart).then_some(Duration::from_secs(120)),
+        rules: Rules::default(),
         import: Policy::accept_all(),
         export: Policy::accept_all(),
         origin: "lab".to_owned(),

@@ -64,6 +64,7 @@ fn change(prefix: &str, next_hop: Option<&str>) -> RouteChange {
             .map(|address| bgp_wire::NextHop::V4(address.parse().unwrap()))
             .into_iter()
             .collect(),
+        blackhole: false,
     }
 }
 
@@ -232,6 +233,23 @@ fn a_range_that_becomes_ours_keeps_its_blackhole() {
         .route(node::learned_key(own.parse().unwrap()))
         .unwrap();
     assert_eq!(status.actual.unwrap().kind, RouteKind::Blackhole);
+}
+
+#[test]
+fn a_learned_blackhole_discards_until_it_goes() {
+    let mut it = Fixture::synced();
+    let prefix = "10.244.2.7/32";
+    let blackhole = RouteChange {
+        blackhole: true,
+        ..change(prefix, None)
+    };
+    it.paths(vec![change(prefix, Some("10.0.1.1")), blackhole]);
+    it.settle();
+    let key = node::learned_key(prefix.parse().unwrap());
+    let actual = it.kernel.route(key).unwrap().actual.unwrap();
+    assert_eq!(actual, node::discard());
+    it.paths(vec![change(prefix, None)]);
+    assert_eq!(deleted(&it.settle()), [prefix]);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use bgp_wire::{Attributes, Origin};
 
 use super::{Bed, address, external, internal, net, via};
+use crate::config::Decision;
 use crate::rib::{PathState, PathView, PeerIndex, PeerSession, Selection, Why};
 
 /// The paths to 10.0.0.0/24 when two peers announce it: peer 1 with `first`, peer 2 with `second`.
@@ -202,7 +203,7 @@ fn an_unreachable_next_hop_is_not_used() {
 #[test]
 fn equal_paths_share() {
     let mut bed = Bed::new();
-    bed.rib.set_max_paths(2);
+    bed.rib.set_decision(Decision::multipath(2));
     for host in 1..=3_u8 {
         bed.up(host.into(), external(host, 65000 + u32::from(host)));
         bed.announce(
@@ -229,7 +230,92 @@ fn equal_paths_share() {
         bed.listeners[&4].announced, told,
         "a change among equals is the kernel's business alone"
     );
-    bed.rib.set_max_paths(1);
+    bed.rib.set_decision(Decision::default());
     bed.drain_all();
     assert_eq!(hops(&bed), [address(1)]);
+}
+
+/// Two kinds of paths, each with its own limit; other neighbouring ASes only where that is asked for.
+#[test]
+fn how_many_share_and_with_whom() {
+    let limits = |external, internal, relax| Decision {
+        max_external_paths: external,
+        max_internal_paths: internal,
+        multipath_relax: relax,
+        ..Decision::default()
+    };
+    let cases = [
+        (limits(1, 1, true), 1, 1),
+        (limits(4, 1, true), 3, 1),
+        (limits(4, 1, false), 2, 1),
+        (limits(2, 4, true), 2, 3),
+        (limits(4, 4, false), 2, 2),
+        (limits(0, 0, true), 1, 1),
+    ];
+    for (decision, expected_external, expected_internal) in cases {
+        let mut bed = Bed::new();
+        bed.rib.set_decision(decision);
+        for (host, asn) in [(1, 65001), (2, 65001), (3, 65002)] {
+            bed.up(host.into(), external(host, asn));
+            bed.announce(host.into(), &via(host, &[asn]), &["10.0.0.0/24"]);
+            bed.up(u32::from(host) + 10, internal(host + 10));
+            let inside = via(host + 10, &[asn]);
+            bed.announce(
+                u32::from(host) + 10,
+                &inside,
+                &["10.0.0.0/24", "10.0.1.0/24"],
+            );
+        }
+        bed.drain_all();
+        let counts = ["10.0.0.0/24", "10.0.1.0/24"].map(|prefix| bed.kernel[&net(prefix)].len());
+        assert_eq!(
+            counts,
+            [expected_external, expected_internal],
+            "{decision:?}"
+        );
+        let shown = bed.rib.routes(&Selection::Exact(net("10.0.0.0/24")));
+        let marked = shown[0].paths.iter().filter(|path| path.multipath).count();
+        let all_that_could = if decision.multipath_relax { 3 } else { 2 };
+        let expected = if decision.max_external_paths > 1 {
+            all_that_could
+        } else {
+            0
+        };
+        assert_eq!(marked, expected, "{decision:?}");
+    }
+}
+
+#[test]
+fn meds_compare_as_configured() {
+    let decision = |always, worst| Decision {
+        always_compare_med: always,
+        missing_med_worst: worst,
+        ..Decision::default()
+    };
+    let med = |host, asn, med| Attributes {
+        med,
+        ..via(host, &[asn])
+    };
+    // Peer 1 would win by its router id.
+    let cases = [
+        (decision(false, false), 65002, Some(1), None, 1),
+        (decision(false, false), 65001, Some(1), None, 2),
+        (decision(true, false), 65002, Some(1), None, 2),
+        (decision(true, false), 65002, Some(2), Some(1), 2),
+        (decision(false, true), 65001, Some(1), None, 1),
+        (decision(false, true), 65001, None, Some(5), 2),
+        (decision(true, true), 65002, None, Some(5), 2),
+        (decision(false, true), 65002, None, Some(5), 1),
+    ];
+    for (decision, second_asn, first, second, expected) in cases {
+        let mut bed = Bed::new();
+        bed.up(1, external(1, 65001));
+        bed.up(2, external(2, second_asn));
+        bed.announce(1, &med(1, 65001, first), &["10.0.0.0/24"]);
+        bed.announce(2, &med(2, second_asn, second), &["10.0.0.0/24"]);
+        bed.rib.set_decision(decision);
+        let best = bed.rib.routes(&Selection::All)[0].paths[0].peer;
+        let case = (decision, second_asn, first, second);
+        assert_eq!(best, Some(PeerIndex(expected)), "{case:?}");
+    }
 }

@@ -2,7 +2,7 @@
 
 use bgp_wire::{AsPath, Attributes, Community, NextHop};
 
-use super::{ASN, Bed, ROUTER_ID, address, external, internal, net, via};
+use super::{ASN, Bed, ROUTER_ID, address, client, external, internal, net, via};
 use crate::config::NextHopMode;
 use crate::policy::{Change, Match, Policy, Statement, Verdict};
 use crate::rib::{PeerIndex, PeerSession, Selection, Withheld};
@@ -74,10 +74,7 @@ fn to_an_internal_peer() {
 
 #[test]
 fn reflection() {
-    let client = |host| PeerSession {
-        reflector_client: true,
-        ..internal(host)
-    };
+    let client = |host| client(host, ROUTER_ID);
     assert_eq!(
         told(internal(1), &via(1, &[]), internal(2)),
         Err(Withheld::InternalToInternal)

@@ -7,6 +7,7 @@ mod import;
 mod oracle;
 mod random;
 mod restart;
+mod rules;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -16,7 +17,7 @@ use bgp_wire::{AsPath, Attributes, Context, Family, Message, NextHop, UpdateBuil
 use ipnet::IpNet;
 
 use super::{DownKind, Generation, PeerIndex, PeerSession, Rib, RouteChange};
-use crate::config::NextHopMode;
+use crate::config::{Client, Decision, NextHopMode, Rules};
 use crate::policy::Policy;
 
 pub(super) const ASN: u32 = 64512;
@@ -47,10 +48,10 @@ pub(super) fn external(host: u8, asn: u32) -> PeerSession {
         shared_subnet: None,
         next_hop: NextHopMode::Auto,
         extended_next_hop: false,
-        reflector_client: false,
         context: context(false),
         families: vec![Family::IPV4_UNICAST, Family::IPV6_UNICAST],
         retained: Vec::new(),
+        rules: Rules::default(),
         import: Policy::accept_all(),
         export: Policy::accept_all(),
     }
@@ -63,6 +64,21 @@ pub(super) fn internal(host: u8) -> PeerSession {
         peer_asn: ASN,
         context: context(true),
         ..external(host, ASN)
+    }
+}
+
+/// An internal peer that is our client in this cluster.
+pub(super) fn client(host: u8, cluster_id: Ipv4Addr) -> PeerSession {
+    let client = Client {
+        cluster_id,
+        meshed: false,
+    };
+    PeerSession {
+        rules: Rules {
+            client: Some(client),
+            ..Rules::default()
+        },
+        ..internal(host)
     }
 }
 
@@ -95,13 +111,14 @@ pub(super) struct Bed {
     pub(super) listeners: BTreeMap<u32, Listener>,
     pub(super) sessions: BTreeMap<u32, PeerSession>,
     pub(super) generations: BTreeMap<u32, u32>,
+    /// Without next hops: what goes there is discarded.
     pub(super) kernel: BTreeMap<IpNet, Vec<NextHop>>,
 }
 
 impl Bed {
     pub(super) fn new() -> Self {
         Self {
-            rib: Rib::new(ASN, ROUTER_ID, 1),
+            rib: Rib::new(ASN, ROUTER_ID, Decision::default()),
             listeners: BTreeMap::new(),
             sessions: BTreeMap::new(),
             generations: BTreeMap::new(),
@@ -213,8 +230,14 @@ impl Bed {
 
     pub(super) fn poll_routes(&mut self, max: usize) -> usize {
         let changes = self.rib.poll_routes(max);
-        for RouteChange { prefix, next_hops } in &changes {
-            if next_hops.is_empty() {
+        for RouteChange {
+            prefix,
+            next_hops,
+            blackhole,
+        } in &changes
+        {
+            assert!(!blackhole || next_hops.is_empty());
+            if next_hops.is_empty() && !blackhole {
                 assert!(
                     self.kernel.remove(prefix).is_some(),
                     "{prefix} was not in the kernel"

@@ -7,7 +7,7 @@ use bgp_wire::{AsPath, Attributes, Community, NextHop, Segment, SegmentKind};
 use ipnet::IpNet;
 
 use super::{ASN, ROUTER_ID};
-use crate::config::NextHopMode;
+use crate::config::{Client, Decision, LocalAs, NextHopMode, PrivateAs};
 use crate::policy::{Candidate, Outcome, SourceKind};
 use crate::rib::PeerSession;
 
@@ -19,12 +19,13 @@ pub(super) struct OraclePeer {
     pub(super) routes: BTreeMap<IpNet, (Attributes, bool)>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Oracle {
     pub(super) peers: BTreeMap<u32, OraclePeer>,
     pub(super) originated: BTreeMap<IpNet, Attributes>,
     pub(super) costs: BTreeMap<IpAddr, Option<u32>>,
-    pub(super) max_paths: usize,
+    pub(super) decision: Decision,
+    pub(super) clusters: Vec<Ipv4Addr>,
 }
 
 #[derive(Debug, Clone)]
@@ -67,29 +68,48 @@ impl Oracle {
             .flat_map(|segment| segment.asns.clone())
             .collect();
         let next_hop = attributes.next_hop.unwrap().address();
-        let refused = flat.contains(&ASN)
+        let rules = &session.rules;
+        let ours = |asn: &&u32| **asn == ASN || **asn == session.local_asn;
+        let refused = flat.iter().filter(ours).count() > usize::from(rules.allowed_own_as)
             || (!session.ibgp && flat.first() != Some(&session.peer_asn))
             || next_hop == session.local_address
             || Some(next_hop) == session.other_local_address
             || attributes.originator_id == Some(ROUTER_ID)
-            || attributes.cluster_list.contains(&ROUTER_ID);
+            || attributes
+                .cluster_list
+                .iter()
+                .any(|cluster| self.clusters.contains(cluster));
         let source = if session.ibgp {
             SourceKind::Internal
         } else {
             SourceKind::External
         };
-        match session.import.evaluate(&Candidate {
+        let Outcome::Accept(applied) = session.import.evaluate(&Candidate {
             prefix,
             attributes,
             source,
-        }) {
-            Outcome::Accept(applied) if !refused => {
-                let mut attributes = attributes.clone();
-                session.import.apply(&applied, &mut attributes, ASN);
-                Some(attributes)
-            }
-            Outcome::Accept(_) | Outcome::Reject(_) => None,
+        }) else {
+            return None;
+        };
+        if refused {
+            return None;
         }
+        let mut changed = attributes.clone();
+        session
+            .import
+            .apply(&applied, &mut changed, session.local_asn);
+        let came_with = |community| attributes.communities.contains(&community);
+        if !session.ibgp && session.local_asn != ASN && rules.local_as == LocalAs::Prepend {
+            put_in_front(&mut changed, session.local_asn);
+        }
+        if !session.ibgp && rules.graceful_shutdown && came_with(Community::GRACEFUL_SHUTDOWN) {
+            changed.local_pref = Some(0);
+        }
+        if rules.blackhole && came_with(Community::BLACKHOLE) {
+            tag(&mut changed, Community::BLACKHOLE);
+            tag(&mut changed, Community::NO_ADVERTISE);
+        }
+        Some(changed)
     }
 
     fn paths(&self, prefix: IpNet) -> Vec<Path> {
@@ -144,19 +164,32 @@ impl Oracle {
                 .first()
                 .map(|segment| segment.asns[0])
         };
-        let med = |path: &Path| path.attributes.med.unwrap_or(0);
+        let Decision {
+            always_compare_med,
+            missing_med_worst,
+            multipath_relax,
+            ..
+        } = self.decision;
+        let missing = if missing_med_worst { u32::MAX } else { 0 };
+        let med = |path: &Path| path.attributes.med.unwrap_or(missing);
         paths.retain(|path| {
-            !all.iter()
-                .any(|other| neighbour(other) == neighbour(path) && med(other) < med(path))
+            !all.iter().any(|other| {
+                (always_compare_med || neighbour(other) == neighbour(path))
+                    && med(other) < med(path)
+            })
         });
         keep_least(&mut paths, |path| !path.external);
         keep_least(&mut paths, |path| path.cost);
-        let equal = paths.clone();
+        let mut equal = paths.clone();
         keep_least(&mut paths, |path| path.identifier);
         keep_least(&mut paths, |path| path.attributes.cluster_list.len());
         keep_least(&mut paths, |path| path.address);
         assert!(paths.len() <= 1);
-        (paths.pop(), equal)
+        let best = paths.pop();
+        if let Some(best) = &best {
+            equal.retain(|path| multipath_relax || neighbour(path) == neighbour(best));
+        }
+        (best, equal)
     }
 
     /// What a peer should have been told in the end.
@@ -182,11 +215,10 @@ impl Oracle {
             Some(_) => SourceKind::External,
         };
         let mut attributes = best.attributes;
-        let has = |value| attributes.communities.contains(&Community(value));
-        let reflects = to.reflector_client || from.is_some_and(|from| from.reflector_client);
-        if has(0xffff_ff02)
-            || (!to.ibgp && (has(0xffff_ff01) || has(0xffff_ff03)))
-            || (to.ibgp && source == SourceKind::Internal && !reflects)
+        let client = |session: &PeerSession| session.rules.client.filter(|_| session.ibgp);
+        let (from_client, to_client) = (from.and_then(client), client(to));
+        if forbidden(&attributes, to)
+            || (to.ibgp && source == SourceKind::Internal && !reflects(from_client, to_client))
         {
             return None;
         }
@@ -200,7 +232,10 @@ impl Oracle {
         if !to.ibgp && source != SourceKind::Local {
             attributes.med = None;
         }
-        to.export.apply(&applied, &mut attributes, ASN);
+        if !to.ibgp {
+            hide_asns(&mut attributes, to);
+        }
+        to.export.apply(&applied, &mut attributes, to.local_asn);
         let own = match prefix {
             IpNet::V4(_) => NextHop::from(to.local_address),
             IpNet::V6(_) => NextHop::from(to.other_local_address.unwrap()),
@@ -223,31 +258,30 @@ impl Oracle {
             return None;
         }
         attributes.next_hop = Some(next_hop);
+        if to.rules.drain {
+            tag(&mut attributes, Community::GRACEFUL_SHUTDOWN);
+        }
         if to.ibgp {
             attributes.local_pref = Some(attributes.local_pref.unwrap_or(100));
+            if to.rules.drain {
+                attributes.local_pref = Some(0);
+            }
             if source == SourceKind::Internal {
                 let originator = attributes
                     .originator_id
                     .unwrap_or_else(|| from.unwrap().peer_router_id);
                 attributes.originator_id = Some(originator);
-                attributes.cluster_list.insert(0, ROUTER_ID);
+                let cluster = from_client.or(to_client).unwrap().cluster_id;
+                attributes.cluster_list.insert(0, cluster);
             }
         } else {
             attributes.local_pref = None;
             attributes.originator_id = None;
             attributes.cluster_list = Vec::new();
-            match attributes.as_path.segments.first_mut() {
-                Some(first) => first.asns.insert(0, ASN),
-                None => {
-                    let first = Segment {
-                        kind: SegmentKind::Sequence,
-                        asns: vec![ASN],
-                    };
-                    attributes.as_path = AsPath {
-                        segments: vec![first],
-                    };
-                }
+            if to.local_asn != ASN && to.rules.local_as != LocalAs::Replace {
+                put_in_front(&mut attributes, ASN);
             }
+            put_in_front(&mut attributes, to.local_asn);
         }
         Some(attributes)
     }
@@ -262,6 +296,15 @@ impl Oracle {
             if best.peer.is_none() {
                 continue;
             }
+            let from = &self.peers[&best.peer.unwrap()].session;
+            if from.rules.blackhole && best.attributes.communities.contains(&Community::BLACKHOLE) {
+                routes.insert(prefix, Vec::new());
+                continue;
+            }
+            let max_paths = match best.external {
+                true => self.decision.max_external_paths,
+                false => self.decision.max_internal_paths,
+            };
             let mut others: Vec<NextHop> = equal
                 .iter()
                 .filter_map(|path| path.attributes.next_hop)
@@ -270,7 +313,7 @@ impl Oracle {
             others.dedup();
             let mut next_hops = vec![best.attributes.next_hop.unwrap()];
             for next_hop in others {
-                if next_hops.len() < self.max_paths && !next_hops.contains(&next_hop) {
+                if next_hops.len() < usize::from(max_paths) && !next_hops.contains(&next_hop) {
                     next_hops.push(next_hop);
                 }
             }
@@ -285,4 +328,57 @@ fn keep_least<T: Ord>(paths: &mut Vec<Path>, key: impl Fn(&Path) -> T) {
     if let Some(least) = paths.iter().map(&key).min() {
         paths.retain(|path| key(path) == least);
     }
+}
+
+fn forbidden(attributes: &Attributes, to: &PeerSession) -> bool {
+    let has = |community| attributes.communities.contains(&community);
+    has(Community::NO_ADVERTISE)
+        || (!to.ibgp && (has(Community::NO_EXPORT) || has(Community::NO_EXPORT_SUBCONFED)))
+        || (to.rules.bilateral && has(Community::NOPEER))
+}
+
+fn reflects(from: Option<Client>, to: Option<Client>) -> bool {
+    match (from, to) {
+        (None, None) => false,
+        (Some(from), Some(to)) => from.cluster_id != to.cluster_id || !to.meshed,
+        _ => true,
+    }
+}
+
+fn put_in_front(attributes: &mut Attributes, asn: u32) {
+    match attributes.as_path.segments.first_mut() {
+        Some(first) => first.asns.insert(0, asn),
+        None => {
+            let first = Segment {
+                kind: SegmentKind::Sequence,
+                asns: vec![asn],
+            };
+            attributes.as_path = AsPath {
+                segments: vec![first],
+            };
+        }
+    }
+}
+
+fn tag(attributes: &mut Attributes, community: Community) {
+    attributes.communities.push(community);
+    attributes.communities.sort_unstable();
+    attributes.communities.dedup();
+}
+
+/// The path that an external peer may see, before our own AS goes in front.
+fn hide_asns(attributes: &mut Attributes, to: &PeerSession) {
+    let private =
+        |asn: u32| (64512..=65534).contains(&asn) || (4_200_000_000..=4_294_967_294).contains(&asn);
+    let path: Vec<u32> = attributes
+        .as_path
+        .asns()
+        .filter_map(|asn| match to.rules.private_as {
+            _ if asn == to.peer_asn && to.rules.override_as => Some(to.local_asn),
+            PrivateAs::Remove if private(asn) && asn != to.peer_asn => None,
+            PrivateAs::Replace if private(asn) && asn != to.peer_asn => Some(to.local_asn),
+            PrivateAs::Keep | PrivateAs::Remove | PrivateAs::Replace => Some(asn),
+        })
+        .collect();
+    attributes.as_path = AsPath::sequence(path);
 }

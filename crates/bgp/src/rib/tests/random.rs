@@ -8,8 +8,8 @@ use ipnet::IpNet;
 use proptest::prelude::*;
 
 use super::oracle::{Oracle, OraclePeer};
-use super::{ASN, Bed, ROUTER_ID, address, external, internal, net, via};
-use crate::config::NextHopMode;
+use super::{ASN, Bed, ROUTER_ID, address, client, external, internal, net, via};
+use crate::config::{Client, Decision, LocalAs, NextHopMode, PrivateAs, Rules};
 use crate::policy::{
     Change, Match, Policy, PrefixMatch, PrefixOperator, PrefixSet, Statement, Verdict,
 };
@@ -17,6 +17,11 @@ use crate::rib::{DownKind, PeerIndex, PeerSession, Selection};
 
 const PEERS: u32 = 7;
 const PREFIXES: usize = 18;
+
+const OTHER_CLUSTER: Ipv4Addr = Ipv4Addr::new(9, 9, 9, 9);
+
+/// Our AS towards one of the peers.
+const LOCAL_ASN: u32 = 64999;
 
 /// The session of each peer: two groups of external ones, clients and an ordinary internal one.
 fn session(peer: u32) -> PeerSession {
@@ -36,16 +41,11 @@ fn session(peer: u32) -> PeerSession {
         },
         3 => PeerSession {
             next_hop: NextHopMode::Keep,
+            local_asn: LOCAL_ASN,
             ..external(4, 65004)
         },
-        4 => PeerSession {
-            reflector_client: true,
-            ..internal(5)
-        },
-        5 => PeerSession {
-            reflector_client: true,
-            ..internal(6)
-        },
+        4 => client(5, ROUTER_ID),
+        5 => client(6, ROUTER_ID),
         _ => internal(7),
     }
 }
@@ -124,6 +124,8 @@ impl Route {
             (0 | 1, false) => vec![first],
             (2, false) => vec![first, 65009],
             (3, false) => vec![first, ASN],
+            (4, false) => vec![first, LOCAL_ASN, 3000],
+            (5, false) => vec![first, 65002, 65001, 3000],
             (_, false) => vec![65077, first],
         };
         let host = u8::try_from(peer).unwrap() + if self.foreign_next_hop { 100 } else { 1 };
@@ -143,9 +145,13 @@ impl Route {
                 Origin::Egp
             },
             communities: match self.community {
-                0 => vec![Community(0xffff_ff01)],
-                1 => vec![Community(0xffff_ff02)],
+                0 => vec![Community::NO_EXPORT],
+                1 => vec![Community::NO_ADVERTISE],
                 2 => vec![Community(7)],
+                3 => vec![Community::GRACEFUL_SHUTDOWN],
+                4 => vec![Community::BLACKHOLE],
+                5 => vec![Community::NOPEER],
+                6 => vec![Community::NO_EXPORT_SUBCONFED],
                 _ => vec![],
             },
             originator_id: (ibgp && self.reflected > 0).then_some(match self.reflected {
@@ -154,7 +160,7 @@ impl Route {
             }),
             cluster_list: match self.reflected {
                 3 if ibgp => vec![ROUTER_ID],
-                2 if ibgp => vec![Ipv4Addr::new(9, 9, 9, 9)],
+                2 if ibgp => vec![OTHER_CLUSTER],
                 _ => vec![],
             },
             ..via(1, &path)
@@ -209,7 +215,13 @@ enum Op {
         host: u8,
         cost: Option<u32>,
     },
-    MaxPaths(u8),
+    Decision(Decision),
+    Rules {
+        peer: u32,
+        next_hop: NextHopMode,
+        rules: Rules,
+    },
+    Clusters(Vec<Ipv4Addr>),
     Send {
         peer: u32,
         steps: u8,
@@ -221,11 +233,11 @@ enum Op {
 
 fn route() -> impl Strategy<Value = Route> {
     (
-        0..5_u8,
+        0..7_u8,
         prop::option::weighted(0.3, 0..3_u32),
         0..3_u8,
         prop::bool::weighted(0.8),
-        0..12_u8,
+        0..24_u8,
         prop_oneof![8 => Just(0_u8), 2 => 1..5_u8],
         prop::bool::weighted(0.2),
     )
@@ -240,6 +252,54 @@ fn route() -> impl Strategy<Value = Route> {
                 foreign_next_hop,
             },
         )
+}
+
+fn decision() -> impl Strategy<Value = Decision> {
+    (1..4_u8, 1..4_u8, any::<[bool; 3]>()).prop_map(
+        |(max_external_paths, max_internal_paths, [relax, always, worst])| Decision {
+            max_external_paths,
+            max_internal_paths,
+            multipath_relax: relax,
+            always_compare_med: always,
+            missing_med_worst: worst,
+        },
+    )
+}
+
+fn next_hop_mode() -> impl Strategy<Value = NextHopMode> {
+    prop::sample::select(vec![NextHopMode::Auto, NextHopMode::Own, NextHopMode::Keep])
+}
+
+fn rules() -> impl Strategy<Value = Rules> {
+    let client = prop::option::of((any::<bool>(), any::<bool>())).prop_map(|client| {
+        client.map(|(other, meshed)| Client {
+            cluster_id: if other { OTHER_CLUSTER } else { ROUTER_ID },
+            meshed,
+        })
+    });
+    let local_as = vec![LocalAs::Prepend, LocalAs::NoPrepend, LocalAs::Replace];
+    let private_as = vec![PrivateAs::Keep, PrivateAs::Remove, PrivateAs::Replace];
+    (
+        client,
+        prop::sample::select(local_as),
+        0..3_u8,
+        prop::sample::select(private_as),
+        any::<[bool; 5]>(),
+    )
+        .prop_map(|(client, local_as, allowed_own_as, private_as, flags)| {
+            let [override_as, bilateral, graceful_shutdown, blackhole, drain] = flags;
+            Rules {
+                client,
+                local_as,
+                allowed_own_as,
+                private_as,
+                override_as,
+                bilateral,
+                graceful_shutdown,
+                blackhole,
+                drain,
+            }
+        })
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -261,7 +321,10 @@ fn op() -> impl Strategy<Value = Op> {
             .prop_map(|(prefixes, med)| Op::Originate { prefixes, med }),
         2 => (prop_oneof![1..8_u8, 100..107_u8], prop::option::weighted(0.7, 0..3_u32))
             .prop_map(|(host, cost)| Op::Cost { host, cost }),
-        1 => (1..4_u8).prop_map(Op::MaxPaths),
+        1 => decision().prop_map(Op::Decision),
+        3 => (peer(), next_hop_mode(), rules())
+            .prop_map(|(peer, next_hop, rules)| Op::Rules { peer, next_hop, rules }),
+        1 => prop::sample::subsequence(vec![ROUTER_ID, OTHER_CLUSTER], 1..3).prop_map(Op::Clusters),
         16 => (peer(), 1..5_u8).prop_map(|(peer, steps)| Op::Send { peer, steps }),
         5 => (1..9_usize).prop_map(|max| Op::Kernel { max }),
     ]
@@ -283,8 +346,11 @@ impl Pair {
         Self {
             bed,
             oracle: Oracle {
-                max_paths: 1,
-                ..Oracle::default()
+                peers: BTreeMap::new(),
+                originated: BTreeMap::new(),
+                costs: BTreeMap::new(),
+                decision: Decision::default(),
+                clusters: vec![ROUTER_ID],
             },
         }
     }
@@ -324,6 +390,8 @@ impl Pair {
         if let Some(old) = &old {
             session.import = old.session.import.clone();
             session.export = old.session.export.clone();
+            session.rules = old.session.rules;
+            session.next_hop = old.session.next_hop;
         }
         session.retained = if retained {
             session.families.clone()
@@ -449,9 +517,24 @@ impl Pair {
                 self.bed.rib.set_next_hop(address(*host), *cost);
                 self.oracle.costs.insert(address(*host), *cost);
             }
-            Op::MaxPaths(max) => {
-                self.bed.rib.set_max_paths(*max);
-                self.oracle.max_paths = usize::from(*max);
+            Op::Decision(decision) => {
+                self.bed.rib.set_decision(*decision);
+                self.oracle.decision = *decision;
+            }
+            Op::Rules {
+                peer,
+                next_hop,
+                rules,
+            } => {
+                self.bed.rib.set_rules(PeerIndex(*peer), *next_hop, *rules);
+                if let Some(state) = self.oracle.peers.get_mut(peer) {
+                    state.session.next_hop = *next_hop;
+                    state.session.rules = *rules;
+                }
+            }
+            Op::Clusters(clusters) => {
+                self.bed.rib.set_clusters(clusters.clone());
+                self.oracle.clusters.clone_from(clusters);
             }
             Op::Send { peer, steps } if self.is_up(*peer) => {
                 for _ in 0..*steps {

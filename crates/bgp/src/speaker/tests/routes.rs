@@ -1,9 +1,11 @@
 //! Routes flow between speakers.
 
+use std::net::Ipv4Addr;
+
 use bgp_wire::Attributes;
 
 use super::net::{Net, address, originating, peer, prefix, secs, speaker};
-use crate::config::PeerConfig;
+use crate::config::{Client, PeerConfig, Rules};
 use crate::policy::Policy;
 
 #[test]
@@ -60,7 +62,13 @@ fn routes_flow_and_follow_the_configuration() {
 #[test]
 fn a_reflector_tells_its_clients_of_each_other() {
     let client = PeerConfig {
-        reflector_client: true,
+        rules: Rules {
+            client: Some(Client {
+                cluster_id: Ipv4Addr::new(9, 9, 9, 9),
+                meshed: false,
+            }),
+            ..Rules::default()
+        },
         ..peer(65001)
     };
     let mut net = Net::new([
