@@ -253,7 +253,9 @@ impl Server {
                 AttachError::InterfaceExists(_) | AttachError::HostLinkExists(_) => {
                     code::INTERFACE_EXISTS
                 }
-                AttachError::Kernel { .. } => code::KERNEL,
+                AttachError::NoCarrier(_)
+                | AttachError::NotUsable(_)
+                | AttachError::Kernel { .. } => code::KERNEL,
             };
             failure(code, error.to_string())
         })?;

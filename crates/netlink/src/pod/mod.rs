@@ -5,6 +5,9 @@
 //! discovery, and nothing can be answered wrongly. The host's entry and its /32 route are not made here: they are the
 //! dataplane's, which keeps them as they should be and must be their one writer.
 //!
+//! IPv6 needs no waiting either. Addresses skip duplicate address detection, for nobody else is on the link; the pod's
+//! link-local address is made here as well, since the kernel would detect duplicates of its own.
+//!
 //! Three `sendmsg` wire a pod. The pair is born with its peer in the pod's namespace (moving it there later takes the
 //! kernel a hundred times as long); then the host's end is configured, then the pod's through a socket that was opened
 //! inside its namespace. The kernel frees veth, addresses and routes together, so taking a pod down is deleting one link.
@@ -29,6 +32,7 @@ use rustix::io::Errno;
 use crate::{Error, Request, Socket, decode, encode, setup};
 
 mod check;
+mod ready;
 mod record;
 #[cfg(test)]
 mod tests;
@@ -84,6 +88,12 @@ pub enum AttachError {
     /// The host has a link of this name already.
     #[error("the host has a link {0} already")]
     HostLinkExists(String),
+    /// An end does not come up.
+    #[error("{0} is up, and the kernel does not let it carry packets")]
+    NoCarrier(String),
+    /// An IPv6 address stays tentative.
+    #[error("{0} is not usable: the kernel keeps it tentative")]
+    NotUsable(Ipv6Addr),
     /// The kernel refused.
     #[error("{step}: {error}")]
     Kernel {
@@ -127,7 +137,8 @@ pub fn attach(
 ) -> Result<Wired, AttachError> {
     let wired = create(host, wiring)?;
     let done = configure_host(host, wired.host, wiring)
-        .and_then(|()| configure_pod(pod, wired.pod, wiring));
+        .and_then(|()| configure_pod(pod, wired.pod, wiring))
+        .and_then(|()| become_ready(host, pod, wired, wiring));
     if let Err(error) = done {
         // That this may fail too changes nothing for the caller: the link is gone with its namespace then, or is found
         // by its alias at the next start.
@@ -313,11 +324,27 @@ fn configure_pod(
 ) -> Result<(), AttachError> {
     let links =
         [setup::LOOPBACK, index].map(|index| Request::new(RouteNetlinkMessage::SetLink(up(index))));
-    let addresses = wiring.addresses.iter().map(|address| {
-        Request::create(RouteNetlinkMessage::NewAddress(own_address(
-            index, *address,
-        )))
+    let ipv6 = wiring.addresses.iter().any(IpAddr::is_ipv6);
+    // Before it is up, or else the kernel has made a link-local address, and is not done with it.
+    let own_link_local = ipv6.then(|| {
+        let mut link = by_index(index);
+        let by_hand = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
+        link.attributes
+            .push(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(
+                vec![by_hand],
+            )]));
+        Request::new(RouteNetlinkMessage::SetLink(link))
     });
+    let links = own_link_local.into_iter().chain(links);
+    let link_local = ipv6.then(|| own_address(index, link_local(wiring.mac).into(), 64));
+    let addresses = wiring
+        .addresses
+        .iter()
+        .map(|address| own_address(index, *address, IpNet::from(*address).prefix_len()));
+    let addresses = link_local
+        .into_iter()
+        .chain(addresses)
+        .map(|address| Request::create(RouteNetlinkMessage::NewAddress(address)));
     let routed = wiring.addresses.iter().filter(|_| wiring.default_route);
     let routes = routed.flat_map(|address| {
         let gateway = gateway(*address);
@@ -389,10 +416,69 @@ fn up(index: LinkIndex) -> LinkMessage {
     link
 }
 
-fn own_address(index: LinkIndex, address: IpAddr) -> AddressMessage {
+/// Waits until both ends carry packets, and the pod has all its addresses.
+fn become_ready(
+    host: &mut Socket,
+    pod: &mut Socket,
+    wired: Wired,
+    wiring: &Wiring<'_>,
+) -> Result<(), AttachError> {
+    let refused = refused("wait for the link");
+    for (socket, index, name) in [
+        (&mut *pod, wired.pod, wiring.ifname),
+        (host, wired.host, wiring.host_ifname),
+    ] {
+        if !ready::carrier(socket, index).map_err(&refused)? {
+            return Err(AttachError::NoCarrier(name.to_owned()));
+        }
+    }
+    for address in ipv6_addresses(wiring) {
+        if !ready::address(pod, wired.pod, address).map_err(&refused)? {
+            return Err(AttachError::NotUsable(address));
+        }
+    }
+    Ok(())
+}
+
+/// All IPv6 addresses that the pod is to have; none where it has no other than a link-local one.
+fn ipv6_addresses(wiring: &Wiring<'_>) -> impl Iterator<Item = Ipv6Addr> {
+    let global = wiring.addresses.iter().filter_map(|address| match address {
+        IpAddr::V4(_) => None,
+        IpAddr::V6(address) => Some(*address),
+    });
+    let any = wiring.addresses.iter().any(IpAddr::is_ipv6);
+    any.then(|| link_local(wiring.mac))
+        .into_iter()
+        .chain(global)
+}
+
+/// The link-local address that follows from a MAC address (RFC 4291, appendix A).
+fn link_local([a, b, c, d, e, f]: [u8; 6]) -> Ipv6Addr {
+    let octets = [
+        0xfe,
+        0x80,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        a ^ 2,
+        b,
+        c,
+        0xff,
+        0xfe,
+        d,
+        e,
+        f,
+    ];
+    Ipv6Addr::from(octets)
+}
+
+fn own_address(index: LinkIndex, address: IpAddr, prefix_len: u8) -> AddressMessage {
     let mut message = AddressMessage::default();
     message.header.family = encode::family(address);
-    message.header.prefix_len = IpNet::from(address).prefix_len();
+    message.header.prefix_len = prefix_len;
     message.header.index = index;
     if address.is_ipv6() {
         // Nobody else can have it, and a tentative address can't be used for a second.

@@ -1,7 +1,9 @@
 //! In network namespaces of the kernel, with `ip` as the independent witness. Needs root: without, they fail.
 
+use std::net::UdpSocket;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::Command;
+use std::time::Duration;
 
 use dataplane::Op;
 
@@ -50,6 +52,24 @@ impl Pair {
             netns: self.pod_netns.as_fd(),
         };
         attach(&mut self.host, &mut self.pod, &wiring)
+    }
+
+    /// What the dataplane adds: the host's routes to the pod, and its neighbours.
+    fn route(&mut self, wired: Wired, addresses: &[IpAddr]) {
+        for &address in addresses {
+            let hop = NextHop {
+                via: None,
+                link: wired.host,
+                onlink: false,
+            };
+            setup::set_route(&mut self.host, address.into(), &[hop]).unwrap();
+            let key = NeighbourKey {
+                link: wired.host,
+                address,
+            };
+            let neighbour = Op::SetNeighbour(key, Neighbour { mac: POD_MAC });
+            assert_eq!(kernel::apply(&mut self.host, &[neighbour]), [Ok(())]);
+        }
     }
 
     fn on_host(&self, arguments: &str) -> String {
@@ -151,20 +171,7 @@ fn both_families_answer_the_first_packet() {
     for own in ["192.0.2.1/32", "2001:db8::1/128"] {
         setup::add_address(&mut pair.host, setup::LOOPBACK, own.parse().unwrap()).unwrap();
     }
-    for address in &addresses {
-        let hop = NextHop {
-            via: None,
-            link: wired.host,
-            onlink: false,
-        };
-        setup::set_route(&mut pair.host, (*address).into(), &[hop]).unwrap();
-        let key = NeighbourKey {
-            link: wired.host,
-            address: *address,
-        };
-        let neighbour = Op::SetNeighbour(key, Neighbour { mac: POD_MAC });
-        assert_eq!(kernel::apply(&mut pair.host, &[neighbour]), [Ok(())]);
-    }
+    pair.route(wired, &addresses);
     pair.on_host("ping -c1 -W1 10.244.1.7");
     pair.in_pod("ping -c1 -W1 192.0.2.1");
     pair.on_host("ping -6 -c1 -W1 -I 2001:db8::1 fd00::7");
@@ -320,4 +327,46 @@ fn a_link_that_goes_is_heard_of() {
         })
     );
     assert_eq!(watch.read(), Ok(Gone::default()));
+}
+
+/// From a socket that waits for nothing: what a pod that has just been made says is heard, the first time.
+#[test]
+fn the_very_first_packet_arrives() {
+    for round in 0..50 {
+        let mut pair = Pair::new();
+        setup::set_up(&mut pair.host, setup::LOOPBACK).unwrap();
+        let addresses = addresses("10.244.1.7 fd00::7");
+        let listeners = ["192.0.2.1", "2001:db8::1"].map(|own| {
+            let own: IpAddr = own.parse().unwrap();
+            setup::add_address(&mut pair.host, setup::LOOPBACK, own.into()).unwrap();
+            let listener = netns::in_netns(&pair.host_netns, || UdpSocket::bind((own, 0))).unwrap();
+            listener
+                .set_read_timeout(Some(Duration::from_secs(2)))
+                .unwrap();
+            listener
+        });
+        let speakers = netns::in_netns(&pair.pod_netns, || {
+            Ok([UdpSocket::bind("0.0.0.0:0")?, UdpSocket::bind("[::]:0")?])
+        })
+        .unwrap();
+        let wired = pair.attach(&addresses).unwrap();
+        pair.route(wired, &addresses);
+        for (speaker, listener) in speakers.iter().zip(&listeners) {
+            let target = listener.local_addr().unwrap();
+            speaker.send_to(b"first", target).unwrap();
+        }
+        for (listener, address) in listeners.iter().zip(&addresses) {
+            let (length, from) = listener
+                .recv_from(&mut [0; 16])
+                .unwrap_or_else(|error| panic!("round {round}, from {address}: {error}"));
+            assert_eq!((length, from.ip()), (5, *address));
+        }
+        let tentative = pair.in_pod("ip -6 addr show tentative");
+        assert_eq!(tentative, "", "duplicates are looked for");
+        let link_local = pair.in_pod("ip -6 addr show dev eth0 scope link");
+        assert!(
+            link_local.contains("fe80::e01d:64ff:fea0:c360/64"),
+            "{link_local}"
+        );
+    }
 }
