@@ -4,7 +4,7 @@
 //! `NETLINK_ROUTE` socket that was opened inside it. The agent needs no privilege to enter the namespace then.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use serde::de::Error as _;
@@ -22,6 +22,12 @@ pub const MAX_MESSAGE: usize = 128 * 1024;
 
 /// What every host veth's name starts with.
 pub const HOST_IFNAME_PREFIX: &str = "mgy";
+
+/// Where pods' default routes go, a family each. Nobody has these addresses; the host's end of the veth answers for them.
+pub const GATEWAYS: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(169, 254, 1, 1)),
+    IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1)),
+];
 
 /// Error codes of ours beside those of the CNI specification ("Error"), which leaves 100 and up to plugins.
 pub mod code {
@@ -188,6 +194,9 @@ pub struct Check {
     pub id: AttachmentId,
     /// Addresses that the container got, by `prevResult`.
     pub addresses: Vec<IpAddr>,
+    /// Gateways of the default routes that it got, by `prevResult`.
+    #[serde(default)]
+    pub gateways: Vec<IpAddr>,
 }
 
 /// Detach a container.

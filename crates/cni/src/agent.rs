@@ -94,6 +94,8 @@ pub(crate) fn ask(
         .map_err(NoAnswer::NotThere)?;
     let address = SocketAddrUnix::new(socket).map_err(NoAnswer::NotThere)?;
     rustix::net::connect(&connection, &address).map_err(NoAnswer::NotThere)?;
+    set_socket_timeout(&connection, Timeout::Send, deadline.timeout())
+        .map_err(NoAnswer::NotThere)?;
 
     let text =
         serde_json::to_vec(request).map_err(|_| NoAnswer::Broken("the request has no JSON"))?;

@@ -10,7 +10,7 @@ use crate::agent::{Deadline, NoAnswer, ask};
 use crate::config::Config;
 use crate::environment::{Command, Container};
 use crate::error::CniError;
-use crate::netns::PodNetns;
+use crate::netns::{PodNetns, ignore_routers};
 use crate::version::{LATEST, SUPPORTED, SpecVersion};
 use crate::{config, link, result};
 
@@ -34,6 +34,9 @@ pub(crate) fn run(command: &Command, stdin: &str) -> Result<Option<Value>, CniEr
             json!({ "cniVersion": version, "supportedVersions": SUPPORTED }),
         ));
     }
+    if let Command::Del(id) = command {
+        return del(&config::socket_for_del(stdin)?, id).map(|()| None);
+    }
     let config = Config::parse(stdin)?;
     match command {
         Command::Add(container) => return add(&config, container).map(Some),
@@ -41,7 +44,6 @@ pub(crate) fn run(command: &Command, stdin: &str) -> Result<Option<Value>, CniEr
             config.version.require("CHECK", SpecVersion::V0_4_0)?;
             check(&config, container)?;
         }
-        Command::Del(id) => del(&config, id)?,
         Command::Gc => {
             config.version.require("GC", SpecVersion::V1_1_0)?;
             gc(&config)?;
@@ -50,7 +52,7 @@ pub(crate) fn run(command: &Command, stdin: &str) -> Result<Option<Value>, CniEr
             config.version.require("STATUS", SpecVersion::V1_1_0)?;
             status(&config)?;
         }
-        Command::Version => {}
+        Command::Del(_) | Command::Version => {}
     }
     Ok(None)
 }
@@ -75,6 +77,7 @@ fn add(config: &Config, container: &Container) -> Result<Value, CniError> {
         let answer = Deadline::after(deadline.remaining().max(ADD_TIMEOUT));
         let reason = match ask(&config.socket, &request, &netns.descriptors(), answer) {
             Ok(Response::Attached(attached)) => {
+                ignore_routers(&container.id.ifname);
                 return Ok(result::render(config, container, &attached));
             }
             Ok(Response::Failed(failure)) => return Err(failure.into()),
@@ -96,9 +99,9 @@ fn add(config: &Config, container: &Container) -> Result<Value, CniError> {
 }
 
 /// Never fails for want of an agent: an attachment is gone when its host veth is.
-fn del(config: &Config, id: &AttachmentId) -> Result<(), CniError> {
+fn del(socket: &Path, id: &AttachmentId) -> Result<(), CniError> {
     let request = Request::new(Verb::Del(Del { id: id.clone() }));
-    match ask(&config.socket, &request, &[], Deadline::after(DEL_TIMEOUT)) {
+    match ask(socket, &request, &[], Deadline::after(DEL_TIMEOUT)) {
         Ok(Response::Done) => Ok(()),
         Ok(Response::Attached(_) | Response::Later(_) | Response::Failed(_)) | Err(_) => {
             link::delete(id)
@@ -125,6 +128,7 @@ fn check(config: &Config, container: &Container) -> Result<(), CniError> {
     let request = Request::new(Verb::Check(Check {
         id: container.id.clone(),
         addresses,
+        gateways: result::gateways(previous),
     }));
     expect_done(
         config,

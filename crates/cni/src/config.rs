@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use api::cni::{AttachmentId, DEFAULT_SOCKET, Mac, code};
 use serde::{Deserialize, Deserializer};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::environment::is_identifier;
 use crate::error::CniError;
@@ -18,6 +18,9 @@ const ADDRESSES_ANNOTATION: &str = "margay.dev/ip-addresses";
 
 /// How long an ADD waits for an agent that is starting: well under a kubelet's two minutes.
 const AGENT_TIMEOUT: Duration = Duration::from_secs(30);
+/// The most that may be asked for, in seconds: with what the ADD itself may take still under those two minutes, or the
+/// runtime kills the plugin before it can say what it waited for.
+const AGENT_TIMEOUT_MAX: u64 = 90;
 
 /// A network configuration that has been checked.
 #[derive(Debug)]
@@ -65,10 +68,39 @@ struct Raw {
 #[derive(Default, Deserialize)]
 struct RuntimeConfig {
     mac: Option<String>,
+    dns: Option<RuntimeDns>,
     #[serde(default)]
     ips: Vec<String>,
     #[serde(default, rename = "io.kubernetes.cri.pod-annotations")]
     annotations: BTreeMap<String, String>,
+}
+
+/// The capability `dns`, which has other names than a configuration's `dns`.
+#[derive(Deserialize)]
+struct RuntimeDns {
+    #[serde(default)]
+    servers: Vec<String>,
+    #[serde(default)]
+    searches: Vec<String>,
+    #[serde(default)]
+    options: Vec<String>,
+}
+
+impl RuntimeDns {
+    /// As results and configurations have it.
+    fn into_dns(self) -> Value {
+        let mut dns = Map::new();
+        for (key, values) in [
+            ("nameservers", self.servers),
+            ("search", self.searches),
+            ("options", self.options),
+        ] {
+            if !values.is_empty() {
+                dns.insert(key.into(), values.into());
+            }
+        }
+        dns.into()
+    }
 }
 
 /// `null` is as good as absent.
@@ -98,22 +130,10 @@ pub(crate) fn claimed_version(text: &str) -> Option<String> {
 
 impl Config {
     pub(crate) fn parse(text: &str) -> Result<Self, CniError> {
-        let raw: Raw = serde_json::from_str(text).map_err(|error| {
-            let code = if error.is_data() {
-                code::INVALID_CONFIG
-            } else {
-                code::DECODE
-            };
-            CniError::new(
-                code,
-                format_args!("the network configuration on stdin: {error}"),
-            )
-        })?;
+        let raw: Raw = decode(text)?;
         let version = SpecVersion::of_config(raw.cni_version.as_deref())?;
         let name = raw.name.unwrap_or_default();
-        if !is_identifier(&name) {
-            return Err(invalid(format_args!("name {name:?} is no network's name")));
-        }
+        check_name(&name)?;
         if raw.ip_masq == Some(true) {
             return Err(unsupported(
                 "ipMasq",
@@ -134,8 +154,16 @@ impl Config {
                 "mtu {mtu} is not within 68 and 65535"
             )));
         }
+        if let Some(seconds) = raw.agent_timeout_seconds
+            && seconds > AGENT_TIMEOUT_MAX
+        {
+            return Err(invalid(format_args!(
+                "agentTimeoutSeconds {seconds} is more than {AGENT_TIMEOUT_MAX}: runtimes give up after two minutes"
+            )));
+        }
         let RuntimeConfig {
             mac,
+            dns,
             ips,
             annotations,
         } = raw.runtime_config;
@@ -154,7 +182,9 @@ impl Config {
         let addresses = wanted
             .filter(|text| !text.is_empty())
             .map(parse_address)
-            .collect::<Result<_, _>>()?;
+            .collect::<Result<Vec<_>, _>>()?;
+        one_a_family(&addresses)?;
+        let dns = dns.map(RuntimeDns::into_dns).or(raw.dns);
         Ok(Self {
             version,
             name,
@@ -166,13 +196,65 @@ impl Config {
             mac: mac.transpose()?,
             addresses,
             default_route: raw.is_default_gateway,
-            dns: raw
-                .dns
-                .filter(|dns| dns.as_object().is_some_and(|dns| !dns.is_empty())),
+            dns: dns.filter(|dns| dns.as_object().is_some_and(|dns| !dns.is_empty())),
             prev_result: raw.prev_result,
             valid_attachments: raw.valid_attachments,
         })
     }
+}
+
+/// The agent's socket, which is all that a DEL needs. The rest of the configuration may have become wrong since the ADD,
+/// and must not keep a pod from ending.
+pub(crate) fn socket_for_del(text: &str) -> Result<PathBuf, CniError> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Lenient {
+        cni_version: Option<String>,
+        name: Option<String>,
+        socket: Option<Value>,
+    }
+    let Lenient {
+        cni_version,
+        name,
+        socket,
+    } = decode(text)?;
+    SpecVersion::of_config(cni_version.as_deref())?;
+    check_name(&name.unwrap_or_default())?;
+    let socket = socket.as_ref().and_then(Value::as_str);
+    Ok(socket.unwrap_or(DEFAULT_SOCKET).into())
+}
+
+fn decode<'de, T: Deserialize<'de>>(text: &'de str) -> Result<T, CniError> {
+    serde_json::from_str(text).map_err(|error| {
+        let code = if error.is_data() {
+            code::INVALID_CONFIG
+        } else {
+            code::DECODE
+        };
+        CniError::new(
+            code,
+            format_args!("the network configuration on stdin: {error}"),
+        )
+    })
+}
+
+fn check_name(name: &str) -> Result<(), CniError> {
+    if is_identifier(name) {
+        return Ok(());
+    }
+    Err(invalid(format_args!("name {name:?} is no network's name")))
+}
+
+fn one_a_family(addresses: &[IpAddr]) -> Result<(), CniError> {
+    for (index, address) in addresses.iter().enumerate() {
+        let same = |other: &&IpAddr| other.is_ipv4() == address.is_ipv4();
+        if let Some(before) = addresses[..index].iter().find(same) {
+            return Err(invalid(format_args!(
+                "{before} and {address} are asked for, and a pod has one address a family"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// An address that somebody asks for. A prefix length is allowed and means nothing: a pod's address stands alone.
@@ -199,6 +281,8 @@ fn unsupported(key: &str, value: &str, why: &str) -> CniError {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn parse(extra: &str) -> Result<Config, CniError> {
@@ -250,6 +334,8 @@ mod tests {
             (r#","ipam":{"type":"host-local"}"#, 2),
             (r#","runtimeConfig":{"mac":"1"}"#, 7),
             (r#","runtimeConfig":{"ips":["10.0.0.300"]}"#, 7),
+            (r#","runtimeConfig":{"ips":["10.0.0.3","10.0.0.4"]}"#, 7),
+            (r#","agentTimeoutSeconds":91"#, 7),
         ] {
             assert_eq!(parse(extra).unwrap_err().code, code, "{extra}");
         }
@@ -271,13 +357,51 @@ mod tests {
     fn capabilities_are_read() {
         let config = parse(
             r#","capabilities":{"ips":true},"runtimeConfig":{"mac":"02:00:00:00:00:07","ips":["10.0.0.9/24"],
-            "io.kubernetes.cri.pod-annotations":{"margay.dev/ip-addresses":"fd00::9, 10.0.0.8"}}"#,
+            "io.kubernetes.cri.pod-annotations":{"margay.dev/ip-addresses":"fd00::9, "}}"#,
         )
         .unwrap();
         assert_eq!(config.mac, Some(Mac([2, 0, 0, 0, 0, 7])));
-        let addresses =
-            ["10.0.0.9", "fd00::9", "10.0.0.8"].map(|address| address.parse::<IpAddr>().unwrap());
+        let addresses = ["10.0.0.9", "fd00::9"].map(|address| address.parse::<IpAddr>().unwrap());
         assert_eq!(config.addresses, addresses);
+    }
+
+    #[test]
+    fn dns_of_the_runtime_comes_before_the_configurations() {
+        let dns = |extra| parse(extra).unwrap().dns;
+        assert_eq!(dns(r#","dns":{}"#), None);
+        let of_config = r#","dns":{"nameservers":["10.96.0.10"]}"#;
+        assert_eq!(
+            dns(of_config),
+            Some(json!({ "nameservers": ["10.96.0.10"] }))
+        );
+        let both = format!(
+            r#"{of_config},"runtimeConfig":{{"dns":{{"servers":["10.96.0.11"],"searches":["x.y"]}}}}"#
+        );
+        assert_eq!(
+            dns(&both),
+            Some(json!({ "nameservers": ["10.96.0.11"], "search": ["x.y"] }))
+        );
+    }
+
+    #[test]
+    fn a_del_needs_little() {
+        let socket = |extra: &str| {
+            socket_for_del(&format!(
+                r#"{{"cniVersion":"1.0.0","name":"margay"{extra}}}"#
+            ))
+        };
+        let default = PathBuf::from("/run/margay/cni.sock");
+        for wrong in [
+            "",
+            r#","mtu":"big","ipMasq":true,"ipam":{"type":"x"}"#,
+            r#","socket":7"#,
+            r#","runtimeConfig":{"ips":["x"]},"prevResult":7"#,
+        ] {
+            assert_eq!(socket(wrong).as_ref(), Ok(&default), "{wrong}");
+        }
+        assert_eq!(socket(r#","socket":"/x""#), Ok("/x".into()));
+        assert_eq!(socket_for_del("{").unwrap_err().code, 6);
+        assert_eq!(socket_for_del(r#"{"name":"-"}"#).unwrap_err().code, 7);
     }
 
     #[test]

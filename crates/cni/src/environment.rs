@@ -108,6 +108,9 @@ fn check_ifname(ifname: &str) -> Result<(), CniError> {
         "is longer than 15 octets"
     } else if matches!(ifname, "." | "..") {
         "is a directory's name"
+    } else if ifname.contains('%') {
+        // The kernel would put a number in its place.
+        "holds a percent sign"
     } else if ifname
         .contains(|character: char| matches!(character, '/' | ':') || character.is_whitespace())
     {
@@ -204,6 +207,7 @@ mod tests {
             ("CNI_IFNAME", "a/b"),
             ("CNI_IFNAME", "a:b"),
             ("CNI_IFNAME", "a b"),
+            ("CNI_IFNAME", "eth%d"),
         ] {
             let error = add_with(name, wrong).unwrap_err();
             assert_eq!(error.code, 4);

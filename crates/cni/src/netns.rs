@@ -1,6 +1,7 @@
 //! The pod's network namespace: opened, and entered just to open a netlink socket in it.
 
 use std::fs::File;
+use std::io::Write as _;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 
@@ -57,6 +58,25 @@ impl PodNetns {
     /// What the agent gets: the namespace, and the socket in it.
     pub(crate) fn descriptors(&self) -> [BorrowedFd<'_>; 2] {
         [self.netns.as_fd(), self.socket.as_fd()]
+    }
+}
+
+/// Has the interface in the namespace that this thread is in take no word from routers on its link: a pod's routes are
+/// ours to make. The interface has just been made, and no kernel without IPv6 has anything to set.
+pub(crate) fn ignore_routers(ifname: &str) {
+    for setting in ["accept_ra", "accept_redirects"] {
+        let path = format!("/proc/sys/net/ipv6/conf/{ifname}/{setting}");
+        match std::fs::write(&path, "0") {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                // The pod works without, and only the host's end could speak to it. Who reads the log shall know.
+                writeln!(
+                    std::io::stderr(),
+                    "margay-cni: {path} can't be set: {error}"
+                )
+                .ok();
+            }
+            Ok(()) | Err(_) => {}
+        }
     }
 }
 

@@ -52,6 +52,17 @@ pub(crate) fn addresses(result: &Value, container: &Container) -> Vec<IpAddr> {
         .collect()
 }
 
+/// The gateways of `prevResult`'s default routes that are ours, as an address that no other plugin gives tells.
+pub(crate) fn gateways(result: &Value) -> Vec<IpAddr> {
+    let routes = result["routes"].as_array().map_or(&[][..], Vec::as_slice);
+    routes
+        .iter()
+        .filter(|route| matches!(route["dst"].as_str(), Some("0.0.0.0/0" | "::/0")))
+        .filter_map(|route| route["gw"].as_str()?.parse().ok())
+        .filter(|gateway| api::cni::GATEWAYS.contains(gateway))
+        .collect()
+}
+
 /// 0.3.0 and later: lists, to which each plugin of a chain adds its own.
 fn append(
     result: &mut Map<String, Value>,

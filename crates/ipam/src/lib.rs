@@ -257,6 +257,20 @@ impl Ipam {
         }
     }
 
+    /// Whether an address of the family could be given now.
+    ///
+    /// # Errors
+    ///
+    /// As [`Ipam::allocate`].
+    pub fn check(&self, family: Family, now: Instant) -> Result<(), AllocateError> {
+        let free = |usage: &Usage| usage.used + usage.cooling < usage.total;
+        let mut usage = self.usage(now).into_iter();
+        if usage.any(|usage| Family::of(usage.cidr.addr()) == family && free(&usage)) {
+            return Ok(());
+        }
+        Err(self.exhausted(family, now))
+    }
+
     /// How full each CIDR is, in their order.
     #[must_use]
     pub fn usage(&self, now: Instant) -> Vec<Usage> {

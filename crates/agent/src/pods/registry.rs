@@ -54,16 +54,10 @@ impl Registry {
         self.ipam.usage(now)
     }
 
-    /// The first family of which no address is free.
-    pub(crate) fn exhausted(&self, now: Instant) -> Option<Family> {
-        let usage = self.usage(now);
-        let full = |usage: &Usage| usage.used + usage.cooling >= usage.total;
-        self.families.iter().copied().find(|family| {
-            usage
-                .iter()
-                .filter(|usage| Family::of(usage.cidr.addr()) == *family)
-                .all(full)
-        })
+    /// Whether a pod could get an address of each family.
+    pub(crate) fn check_addresses(&self, now: Instant) -> Result<(), AllocateError> {
+        let mut families = self.families.iter();
+        families.try_for_each(|family| self.ipam.check(*family, now))
     }
 
     /// Takes the attachment for whoever works on it; false when somebody does already.

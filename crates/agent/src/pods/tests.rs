@@ -56,9 +56,10 @@ fn one_address_a_family_or_none_at_all() {
     );
     // No IPv4 address is left: the IPv6 address that was asked for is free again.
     assert!(registry.allocate(&addresses("fd00::77"), clock()).is_err());
-    assert_eq!(registry.exhausted(clock()), Some(ipam::Family::V4));
+    let full = registry.check_addresses(clock()).unwrap_err();
+    assert!(full.to_string().contains("IPv4 address: 2 of 2"), "{full}");
     registry.give_back(&addresses("10.0.0.1"));
-    assert_eq!(registry.exhausted(clock()), None);
+    assert_eq!(registry.check_addresses(clock()), Ok(()));
     assert_eq!(
         registry.allocate(&addresses("fd00::77"), clock()).unwrap(),
         addresses("10.0.0.1 fd00::77")

@@ -18,7 +18,10 @@ use super::{Claim, Endpoint, Shared, clock};
 
 /// How long a request waits for another one about the same attachment: a runtime sends none, but a shim that was killed
 /// may have left one under way.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+const BUSY_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// The smallest MTU that IPv6 works with, in octets (RFC 8200 §5).
+const IPV6_MTU: u32 = 1280;
 
 /// One thread's means of serving requests.
 #[derive(Debug)]
@@ -152,6 +155,11 @@ impl Server {
                 !registry.has_other(&add.id),
             )
         };
+        if mtu < IPV6_MTU && addresses.iter().any(IpAddr::is_ipv6) {
+            self.shared.registry().give_back(&addresses);
+            let message = format!("mtu {mtu} is less than {IPV6_MTU}, which IPv6 needs");
+            return Err(failure(code::INVALID_CONFIG, message).into());
+        }
         let default_route = add.default_route.unwrap_or(first);
         let mut endpoint = new_endpoint(add, addresses);
         if let Err(failure) = self.wire(add, &mut endpoint, mtu, default_route, netns, &mut pod) {
@@ -367,6 +375,7 @@ impl Server {
             &endpoint.host_ifname,
             &endpoint.ifname,
             &endpoint.addresses,
+            &check.gateways,
         )
         .map_err(|error| wrong(error.to_string()))
     }
@@ -401,14 +410,13 @@ impl Server {
         if !registry.has_pools() {
             return Err(Refusal::Later("this node has no pod CIDR yet".into()));
         }
-        match registry.exhausted(clock()) {
-            Some(family) => Err(failure(
-                code::UNAVAILABLE,
-                format!("no {family} address is free on this node"),
-            )
-            .into()),
-            None => Ok(()),
-        }
+        registry.check_addresses(clock()).map_err(|error| {
+            let failure = Failure {
+                code: code::UNAVAILABLE,
+                ..no_address(&error)
+            };
+            failure.into()
+        })
     }
 
     fn claim(&self, id: &AttachmentId) -> Result<Claim, Refusal> {

@@ -15,17 +15,6 @@ fn now() -> Instant {
 }
 
 #[test]
-fn del_repeats() {
-    let node = Node::new("10.244.1.0/24");
-    let pod = Pod::new("c0ffee");
-    node.del(&pod);
-    node.add(&pod);
-    (0..3).for_each(|_| node.del(&pod));
-    node.add(&pod);
-    assert_eq!(node.veths().len(), 1);
-}
-
-#[test]
 fn del_without_an_agent() {
     let mut node = Node::new("10.244.1.0/24");
     let pod = Pod::new("c0ffee");
@@ -39,18 +28,6 @@ fn del_without_an_agent() {
     let listener = std::os::unix::net::UnixListener::bind(node.socket()).unwrap();
     drop(listener);
     node.del(&pod);
-}
-
-#[test]
-fn del_without_a_namespace() {
-    let node = Node::new("10.244.1.0/24");
-    let mut pod = Pod::new("c0ffee");
-    node.add(&pod);
-    for path in ["", "/run/netns/gone", "/dev/null"] {
-        pod.path = path.into();
-        node.del(&pod);
-    }
-    assert_eq!(node.veths(), Vec::<String>::new());
 }
 
 #[test]

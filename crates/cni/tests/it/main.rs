@@ -6,6 +6,6 @@
 #![expect(unreachable_pub, reason = "helpers of tests")]
 
 mod attach;
+mod checklist;
 mod forgiving;
-mod spec;
 mod support;

@@ -161,6 +161,11 @@ impl Node {
         run(&self.netns, command)
     }
 
+    /// The same of a program that may fail.
+    pub fn try_run(&self, command: &str) -> Result<String, String> {
+        try_run(&self.netns, command)
+    }
+
     /// Names of the host veths that there are.
     pub fn veths(&self) -> Vec<String> {
         let links: Value = serde_json::from_str(&self.run("ip -j link")).unwrap();
@@ -179,6 +184,17 @@ impl Node {
 
     /// Runs the shim for a pod.
     pub fn cni(&self, command: &str, pod: &Pod, config: &Value) -> Outcome {
+        self.cni_with(command, pod, config, &[])
+    }
+
+    /// The same with further variables, or other values.
+    pub fn cni_with(
+        &self,
+        command: &str,
+        pod: &Pod,
+        config: &Value,
+        further: &[(&str, &str)],
+    ) -> Outcome {
         let variables = [
             ("CNI_COMMAND", command),
             ("CNI_CONTAINERID", &pod.container_id),
@@ -190,6 +206,7 @@ impl Node {
                 "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web-0",
             ),
         ];
+        let variables = [&variables[..], further].concat();
         netns::in_netns(&self.netns, || Ok(shim(&variables, &config.to_string()))).unwrap()
     }
 
@@ -233,6 +250,8 @@ impl Pod {
 #[derive(Debug)]
 pub struct Outcome {
     pub ok: bool,
+    /// The exit status; `None` when a signal ended it.
+    pub status: Option<i32>,
     pub stdout: String,
     pub stderr: String,
 }
@@ -271,19 +290,27 @@ pub fn shim_path() -> PathBuf {
 
 /// Runs the shim with these variables and no others.
 pub fn shim(variables: &[(&str, &str)], stdin: &str) -> Outcome {
+    shim_with(variables, Stdio::piped(), stdin)
+}
+
+/// The same with this standard input, into which goes `text` where it is a pipe.
+pub fn shim_with(variables: &[(&str, &str)], stdin: Stdio, text: &str) -> Outcome {
     let mut child = Command::new(shim_path())
         .env_clear()
         .envs(variables.iter().copied())
-        .stdin(Stdio::piped())
+        .stdin(stdin)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // It may end without reading.
-    child.stdin.take().unwrap().write_all(stdin.as_bytes()).ok();
+    if let Some(mut stdin) = child.stdin.take() {
+        // It may end without reading.
+        stdin.write_all(text.as_bytes()).ok();
+    }
     let output = child.wait_with_output().unwrap();
     Outcome {
         ok: output.status.success(),
+        status: output.status.code(),
         stdout: String::from_utf8(output.stdout).unwrap(),
         stderr: String::from_utf8(output.stderr).unwrap(),
     }
@@ -291,17 +318,21 @@ pub fn shim(variables: &[(&str, &str)], stdin: &str) -> Outcome {
 
 /// What a program says inside a namespace; it must succeed.
 pub fn run(netns: &OwnedFd, command: &str) -> String {
+    try_run(netns, command).unwrap_or_else(|error| panic!("{command}: {error}"))
+}
+
+/// What a program says inside a namespace, or what it complains about.
+fn try_run(netns: &OwnedFd, command: &str) -> Result<String, String> {
     let mut words = command.split(' ');
     let output = netns::in_netns(netns, || {
         Command::new(words.next().unwrap()).args(words).output()
     })
-    .unwrap();
-    assert!(
-        output.status.success(),
-        "{command}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8(output.stdout).unwrap()
+    .unwrap_or_else(|error| panic!("{command}: {error}"));
+    if output.status.success() {
+        Ok(String::from_utf8(output.stdout).unwrap())
+    } else {
+        Err(String::from_utf8_lossy(&output.stderr).into_owned())
+    }
 }
 
 /// Waits for something that follows from an event.

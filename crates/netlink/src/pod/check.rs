@@ -38,12 +38,20 @@ pub enum CheckError {
         /// The pod's address.
         address: IpAddr,
     },
+    /// The pod has lost a default route, or it goes elsewhere.
+    #[error("the container has no default route via {gateway} on {name}")]
+    DefaultRoute {
+        /// The interface's name.
+        name: String,
+        /// Where the route should go.
+        gateway: IpAddr,
+    },
     /// The kernel could not be asked.
     #[error("{0}")]
     Kernel(#[from] Error),
 }
 
-/// Checks both ends of a pod, its addresses, and the host's routes to them. What others may have changed or added since
+/// Checks both ends of a pod, its addresses, the host's routes to them, and its default routes via `gateways`. What others may have changed or added since
 /// (MTU, MAC address, further routes) is their business.
 ///
 /// # Errors
@@ -54,6 +62,7 @@ pub fn check(
     host_ifname: &str,
     ifname: &str,
     addresses: &[IpAddr],
+    gateways: &[IpAddr],
 ) -> Result<(), CheckError> {
     let host_index = link_up(host, "the host", host_ifname)?;
     let pod_index = link_up(pod, "the container", ifname)?;
@@ -81,7 +90,29 @@ pub fn check(
             });
         }
     }
-    Ok(())
+    let present = default_gateways(pod, pod_index)?;
+    match gateways.iter().find(|gateway| !present.contains(gateway)) {
+        Some(gateway) => Err(CheckError::DefaultRoute {
+            name: ifname.to_owned(),
+            gateway: *gateway,
+        }),
+        None => Ok(()),
+    }
+}
+
+/// The gateways of all default routes through a link.
+fn default_gateways(socket: &mut Socket, link: LinkIndex) -> Result<Vec<IpAddr>, Error> {
+    socket.dump(
+        RouteNetlinkMessage::GetRoute(RouteMessage::default()),
+        |gateways: &mut Vec<IpAddr>, reply| {
+            let Some(found) = decode::route(reply.payload) else {
+                return;
+            };
+            let hops = found.route.into_iter().flat_map(|route| route.next_hops);
+            let ours = hops.filter(|hop| found.key.prefix.prefix_len() == 0 && hop.link == link);
+            gateways.extend(ours.filter_map(|hop| hop.via));
+        },
+    )
 }
 
 /// The index of a link that is up.

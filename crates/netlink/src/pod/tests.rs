@@ -193,6 +193,7 @@ fn both_families_answer_the_first_packet() {
         "mgy6ad2516ced2a",
         "eth0",
         &addresses,
+        &[gateway(addresses[0])],
     )
     .unwrap();
     pair.on_host("ip route del 10.244.1.7");
@@ -202,6 +203,7 @@ fn both_families_answer_the_first_packet() {
         "mgy6ad2516ced2a",
         "eth0",
         &addresses,
+        &[gateway(addresses[0])],
     )
     .unwrap_err();
     assert_eq!(
@@ -215,6 +217,7 @@ fn both_families_answer_the_first_packet() {
         "mgy6ad2516ced2a",
         "eth0",
         &addresses,
+        &[gateway(addresses[0])],
     )
     .unwrap_err();
     assert_eq!(lost.to_string(), "eth0 has lost its address 10.244.1.7");
@@ -225,6 +228,7 @@ fn both_families_answer_the_first_packet() {
         "mgy6ad2516ced2a",
         "eth0",
         &addresses,
+        &[gateway(addresses[0])],
     )
     .unwrap_err();
     assert_eq!(
