@@ -15,6 +15,7 @@ use tracing::{debug, warn};
 
 use crate::command::{Command, reply};
 use crate::connection::{Connection, Phase, Written};
+use crate::interfaces::Interfaces;
 use crate::poller::{Poller, Ready, Wait};
 use crate::{RouteFeed, log, socket};
 
@@ -48,6 +49,7 @@ pub(crate) struct Engine {
     poller: Poller,
     pub(crate) listeners: Vec<Socket>,
     pub(crate) connections: HashMap<ConnId, Connection>,
+    interfaces: Interfaces,
     /// Connections of which some must still be closed for good.
     closing: usize,
     /// Connections that have more to write than one turn allows.
@@ -85,6 +87,7 @@ impl Engine {
             poller,
             listeners,
             connections: HashMap::new(),
+            interfaces: Interfaces::default(),
             closing: 0,
             again: Vec::new(),
             buffer: vec![0; READ_CHUNK].into_boxed_slice(),
@@ -253,6 +256,7 @@ impl Engine {
         };
         socket.set_nonblocking(true)?;
         socket::set_up(&socket, remote.ip(), &transport)?;
+        self.look_at_interfaces();
         let Some(conn) = self.speaker.handle_incoming(local, remote, now()) else {
             debug!(%remote, "incoming connection refused: the session is held off");
             return Ok(());
@@ -265,6 +269,13 @@ impl Engine {
         self.connections
             .insert(conn, Connection::new(socket, Phase::Open));
         Ok(())
+    }
+
+    /// A session is about to come up, and its next hops may be other addresses than the connection's.
+    fn look_at_interfaces(&mut self) {
+        if let Some(interfaces) = self.interfaces.refresh(now()) {
+            self.speaker.set_interfaces(interfaces);
+        }
     }
 
     fn readable(&mut self, conn: ConnId) {
@@ -317,6 +328,7 @@ impl Engine {
             Ok((Some(local), Some(remote))) => {
                 connection.phase = Phase::Open;
                 self.update_wait(conn, Written::All);
+                self.look_at_interfaces();
                 self.speaker.handle_connected(conn, local, remote, now());
             }
             Ok(_) => self.lost(conn, "no internet address".into()),

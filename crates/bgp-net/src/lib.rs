@@ -22,6 +22,7 @@
 mod command;
 mod connection;
 mod engine;
+mod interfaces;
 mod log;
 mod poller;
 mod socket;

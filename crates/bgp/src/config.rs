@@ -112,6 +112,11 @@ pub struct PeerConfig {
     pub port: u16,
     /// Source address of our connections.
     pub local_address: Option<IpAddr>,
+    /// Our address of the other family: the next hop towards it of routes whose family is not that of the connection.
+    /// `None`: one of the connection's interface, as far as [`Speaker::set_interfaces`] told of it.
+    ///
+    /// [`Speaker::set_interfaces`]: crate::speaker::Speaker::set_interfaces
+    pub other_local_address: Option<IpAddr>,
     /// Only wait for its connection, never dial.
     pub passive: bool,
     /// Hold time to propose: zero, or at least 3 s.
@@ -124,6 +129,8 @@ pub struct PeerConfig {
     pub reach: Reach,
     /// Next hop towards it.
     pub next_hop: NextHopMode,
+    /// Offer to take IPv4 routes with an IPv6 next hop, and to give them (RFC 8950).
+    pub extended_next_hop: bool,
     /// Offer graceful restart with this restart time (RFC 4724); `None` switches it off.
     pub graceful_restart: Option<Duration>,
     /// What is done with its routes beside policy.
@@ -145,12 +152,14 @@ impl PeerConfig {
             local_asn: None,
             port: 179,
             local_address: None,
+            other_local_address: None,
             passive: false,
             hold_time: Duration::from_secs(90),
             connect_retry: Duration::from_secs(5),
             families: vec![Family::IPV4_UNICAST],
             reach: Reach::Hops(1),
             next_hop: NextHopMode::Auto,
+            extended_next_hop: false,
             graceful_restart: Some(Duration::from_secs(120)),
             rules: Rules::default(),
             import: Policy::reject_all("no import policy"),

@@ -8,7 +8,7 @@ use std::collections::btree_map::Entry;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use bgp::config::{NextHopMode, PeerConfig, Reach, Rules};
+use bgp::config::{NextHopMode, PeerConfig, Reach};
 use bgp::policy::Policy;
 use bgp_wire::Family;
 use resources::bgp_configuration::DEFAULT;
@@ -147,8 +147,6 @@ impl Planner<'_> {
         let source = spec.source_address.unwrap_or_default();
         let (import, export) = self.policies(name, spec, problems);
         PeerConfig {
-            asn,
-            local_asn: None,
             port: spec.peer_ip.port.unwrap_or(port),
             local_address: match source {
                 SourceAddress::UseNodeIP => self.source_address(),
@@ -166,12 +164,12 @@ impl Planner<'_> {
                 .graceful_restart
                 .unwrap_or_else(|| self.graceful_restart())
                 .then(|| spec.max_restart_time.unwrap_or(DEFAULT_RESTART_TIME)),
-            rules: Rules::default(),
             import,
             export,
             connect_retry: CONNECT_RETRY,
             families: FAMILIES.to_vec(),
             origin,
+            ..PeerConfig::new(asn)
         }
     }
 
@@ -242,21 +240,15 @@ impl Planner<'_> {
         let restart_time = setting(self.cluster, name, |spec| spec.node_mesh_max_restart_time)
             .unwrap_or(DEFAULT_RESTART_TIME);
         let template = PeerConfig {
-            asn: 0,
-            local_asn: None,
-            port: DEFAULT_PORT,
             local_address: self.source_address(),
-            passive: false,
             hold_time: self.hold_time(),
             connect_retry: CONNECT_RETRY,
             families: FAMILIES.to_vec(),
             reach: ANY_DISTANCE,
-            next_hop: NextHopMode::Auto,
             graceful_restart: self.graceful_restart().then_some(restart_time),
-            rules: Rules::default(),
             import: self.ranges.import(std::iter::empty()),
             export: export(std::iter::empty()),
-            origin: String::new(),
+            ..PeerConfig::new(0)
         };
         for (other_name, other) in self
             .cluster

@@ -77,6 +77,7 @@ pub(super) struct GroupKey {
     next_hop: NextHopMode,
     own_v4: Option<Ipv4Addr>,
     own_v6: Option<Ipv6Addr>,
+    own_link_local: Option<Ipv6Addr>,
     shared_subnet: Option<IpNet>,
     extended_next_hop: bool,
     pub(super) context: Context,
@@ -124,6 +125,7 @@ impl GroupKey {
                 IpAddr::V6(address) => Some(address),
                 IpAddr::V4(_) => None,
             }),
+            own_link_local: session.link_local,
             // Where it has no say it must not keep peers apart.
             shared_subnet: session
                 .shared_subnet
@@ -275,7 +277,7 @@ impl Exporter<'_> {
             }
         };
         let next_hop = match keep {
-            Some(next_hop) => next_hop,
+            Some(next_hop) => self.without_link_local(next_hop),
             None => self.own_next_hop().ok_or(Withheld::NoNextHop)?,
         };
         match (self.family, next_hop) {
@@ -292,7 +294,29 @@ impl Exporter<'_> {
             .own_v4
             .filter(|_| self.family == Family::IPV4_UNICAST)
             .map(NextHop::V4);
-        v4.or_else(|| self.key.own_v6.map(NextHop::V6))
+        v4.or_else(|| {
+            let address = self.key.own_v6?;
+            Some(match self.key.own_link_local {
+                Some(own) if own != address => NextHop::V6WithLinkLocal(address, own),
+                _ => NextHop::V6(address),
+            })
+        })
+    }
+
+    /// A link-local address says something only to hosts on the link that it is of (RFC 2545 §3): the one that we share,
+    /// as far as it is known.
+    fn without_link_local(&self, next_hop: NextHop) -> NextHop {
+        let shares = |address: Ipv6Addr| {
+            self.key
+                .shared_subnet
+                .is_some_and(|subnet| subnet.contains(&IpAddr::V6(address)))
+        };
+        if let NextHop::V6WithLinkLocal(address, _) = next_hop
+            && !shares(address)
+        {
+            return NextHop::V6(address);
+        }
+        next_hop
     }
 
     /// Whether an external peer can be told the route's own next hop: the address of the peer that it came from, on the

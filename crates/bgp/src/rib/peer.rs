@@ -1,6 +1,6 @@
 //! What the RIB knows of a peer.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bgp_wire::{Asn, Context, Family};
 use ipnet::IpNet;
@@ -39,6 +39,9 @@ pub struct PeerSession {
     pub local_address: IpAddr,
     /// Our address of the other family on the same link, where there is one: the next hop for prefixes of that family.
     pub other_local_address: Option<IpAddr>,
+    /// Our link-local address where the peer is on the same link: stands beside a global IPv6 next hop that is ours
+    /// (RFC 2545 §3).
+    pub link_local: Option<Ipv6Addr>,
     /// The subnet that the peer and we are both on: a next hop inside it need not be replaced (RFC 4271 §5.1.3).
     pub shared_subnet: Option<IpNet>,
     /// How the next hop is set towards it.

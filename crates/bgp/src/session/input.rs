@@ -3,7 +3,8 @@
 use std::time::Instant;
 
 use bgp_wire::header::kind;
-use bgp_wire::{Family, Message, MessageError, Open, RouteRefresh, Update, header};
+use bgp_wire::notification::{code, update_error};
+use bgp_wire::{Family, Message, MessageError, Notification, Open, RouteRefresh, Update, header};
 
 use super::act::Detail;
 use super::connection::ConnId;
@@ -112,6 +113,10 @@ impl Session {
             Message::Update(update) => {
                 self.counters.updates_in += 1;
                 self.counters.update_faults_in += u64::from(!update.faults.is_empty());
+                if let Some(error) = self.unexpected_next_hop(side, &update) {
+                    let ended = Detail::Ended(error);
+                    return self.event(side, Event::Malformed, ended, now, routes);
+                }
                 self.event(side, Event::Update, Detail::Update(&update), now, routes);
             }
             Message::RouteRefresh(refresh) => {
@@ -228,6 +233,21 @@ impl Session {
                 restarts
             }
         }
+    }
+
+    /// An IPv6 next hop of an IPv4 route where that was not agreed on: the attribute's next hop has a length that was
+    /// not to be expected, and only a reset is allowed (RFC 7606 §7.11, RFC 8950 §4).
+    fn unexpected_next_hop(&self, side: Side, update: &Update<'_>) -> Option<Ended> {
+        let negotiated = self.slot(side).connection.as_ref()?.negotiated.as_ref()?;
+        let unexpected = !negotiated.extended_next_hop
+            && update.reachable.iter().any(|(next_hop, run)| {
+                run.family() == Family::IPV4_UNICAST && next_hop.address().is_ipv6()
+            });
+        unexpected.then(|| {
+            let subcode = update_error::OPTIONAL_ATTRIBUTE_ERROR;
+            let detail = "an IPv6 next hop for IPv4 routes, which was not agreed on (RFC 8950)";
+            Ended::sent(Notification::new(code::UPDATE, subcode, []), detail)
+        })
     }
 
     pub(super) fn take_update(

@@ -72,6 +72,7 @@ pub(crate) struct Settings {
     pub(crate) router_id: Ipv4Addr,
     pub(crate) peer_asn: Asn,
     pub(crate) families: Vec<Family>,
+    pub(crate) extended_next_hop: bool,
     pub(crate) hold_time: Duration,
     pub(crate) graceful_restart: Option<Duration>,
 }
@@ -84,6 +85,7 @@ impl Settings {
             router_id: speaker.router_id,
             peer_asn: peer.asn,
             families: peer.families.clone(),
+            extended_next_hop: peer.extended_next_hop,
             hold_time: peer.hold_time,
             graceful_restart: peer.graceful_restart,
         }

@@ -9,6 +9,9 @@ use bgp_wire::{Asn, Capability, Context, Family, Notification, Open};
 
 use super::Settings;
 
+/// The one pair of a family and another next hop's AFI that there is here: IPv4 unicast by IPv6.
+const EXTENDED_NEXT_HOP: (Family, u16) = (Family::IPV4_UNICAST, Family::IPV6_UNICAST.afi);
+
 /// What our OPENs say about our own restart (RFC 4724 §4.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct LocalRestart {
@@ -40,6 +43,8 @@ pub(crate) struct Negotiated {
     pub(crate) context: Context,
     /// Families that both sides speak, in our order.
     pub(crate) families: Vec<Family>,
+    /// IPv4 routes may have an IPv6 next hop, either way (RFC 8950 §4).
+    pub(crate) extended_next_hop: bool,
     /// The smaller of both; zero switches keepalives off.
     pub(crate) hold_time: Duration,
     /// The peer's BGP identifier.
@@ -73,6 +78,9 @@ pub(crate) fn ours(settings: &Settings, restart: LocalRestart) -> Open {
         Capability::ExtendedMessage,
         Capability::FourOctetAs(settings.local_asn),
     ]);
+    if settings.extended_next_hop && settings.families.contains(&Family::IPV4_UNICAST) {
+        capabilities.push(Capability::ExtendedNextHop(vec![EXTENDED_NEXT_HOP]));
+    }
     if let Some(restart_time) = settings.graceful_restart {
         capabilities.push(Capability::GracefulRestart(GracefulRestart {
             restarted: restart.restarting,
@@ -157,12 +165,22 @@ pub(crate) fn negotiate(
                 && theirs.has(&Capability::ExtendedMessage),
             ibgp,
         },
+        extended_next_hop: families.contains(&EXTENDED_NEXT_HOP.0)
+            && has_extended_next_hop(ours)
+            && has_extended_next_hop(theirs),
         graceful_restart: peer_restart(ours, theirs, &families),
         families,
         hold_time: Duration::from_secs(ours.hold_time.min(theirs.hold_time).into()),
         peer_router_id: theirs.router_id,
         local_capabilities: ours.capabilities.clone(),
         peer_capabilities: theirs.capabilities.clone(),
+    })
+}
+
+/// The capability may come more than once, each time with other families (RFC 5492 §5).
+fn has_extended_next_hop(open: &Open) -> bool {
+    open.capabilities.iter().any(|capability| {
+        matches!(capability, Capability::ExtendedNextHop(offered) if offered.contains(&EXTENDED_NEXT_HOP))
     })
 }
 

@@ -10,12 +10,14 @@ use crate::config::SpeakerConfig;
 use crate::rib::{DownKind, Generation, PeerIndex, PeerSession, Rib};
 use crate::session::Routes;
 use crate::session::open::Negotiated;
+use crate::speaker::Interface;
 
 /// What one session may do to the RIB: everything under the number of its own generation.
 #[derive(Debug)]
 pub(super) struct PeerRoutes<'a> {
     pub(super) rib: &'a mut Rib,
     pub(super) config: &'a SpeakerConfig,
+    pub(super) interfaces: &'a [Interface],
     pub(super) address: IpAddr,
     pub(super) index: PeerIndex,
     pub(super) generation: &'a mut Generation,
@@ -34,6 +36,13 @@ impl Routes for PeerRoutes<'_> {
         let local_address = local.ip().to_canonical();
         let shared =
             |subnet: &&IpNet| subnet.contains(&local_address) && subnet.contains(&self.address);
+        let interface = self
+            .interfaces
+            .iter()
+            .find(|interface| interface.has(local_address));
+        let other_local_address = peer
+            .other_local_address
+            .or_else(|| interface.and_then(|interface| interface.global(local_address.is_ipv4())));
         let session = PeerSession {
             ibgp: negotiated.context.ibgp,
             peer_asn: peer.asn,
@@ -41,10 +50,13 @@ impl Routes for PeerRoutes<'_> {
             peer_router_id: negotiated.peer_router_id,
             peer_address: self.address,
             local_address,
-            other_local_address: None,
+            other_local_address,
+            link_local: interface
+                .filter(|interface| interface.reaches(self.address))
+                .and_then(Interface::link_local),
             shared_subnet: self.config.subnets.iter().find(shared).copied(),
             next_hop: peer.next_hop,
-            extended_next_hop: false,
+            extended_next_hop: negotiated.extended_next_hop,
             context: negotiated.context,
             families: negotiated.families.clone(),
             retained: negotiated.forwarding().to_vec(),

@@ -2,7 +2,8 @@
 //!
 //! Its methods come in four groups, as those of every machine here:
 //!
-//! - inputs: `handle_*`, [`set_config`](Speaker::set_config), [`shutdown`](Speaker::shutdown);
+//! - inputs: `handle_*`, [`set_config`](Speaker::set_config), [`set_interfaces`](Speaker::set_interfaces),
+//!   [`shutdown`](Speaker::shutdown);
 //! - outputs: `poll_*`. After any input a driver drains [`poll_event`](Speaker::poll_event), then for each connection of
 //!   [`poll_ready`](Speaker::poll_ready) writes what [`poll_transmit`](Speaker::poll_transmit) gives until that is
 //!   empty or the socket is full (then it asks again when the socket is writable), then takes
@@ -17,6 +18,7 @@
 
 mod adapter;
 mod event;
+mod interface;
 mod restart;
 #[cfg(test)]
 mod tests;
@@ -35,6 +37,7 @@ use crate::config::{PeerConfig, SpeakerConfig};
 use crate::rib::{Generation, PeerIndex, Rib, RouteChange};
 use crate::session::{ConnId, Output, Session, Settings};
 pub use event::{Event, Transport};
+pub use interface::Interface;
 
 use adapter::PeerRoutes;
 use restart::Restart;
@@ -55,6 +58,7 @@ struct Peer {
 #[derive(Debug)]
 pub struct Speaker {
     config: SpeakerConfig,
+    interfaces: Vec<Interface>,
     rib: Rib,
     peers: Slab<Peer>,
     by_address: BTreeMap<IpAddr, u32>,
@@ -91,6 +95,7 @@ impl Speaker {
             ready: VecDeque::new(),
             rib_changed: false,
             stopped: false,
+            interfaces: Vec::new(),
             restart: Restart::new(restarting, config.selection_deferral, now),
             config: SpeakerConfig {
                 peers: BTreeMap::new(),
@@ -224,6 +229,12 @@ impl Speaker {
                 session.stop(&notification, now, routes)
             });
         }
+    }
+
+    /// Tells which addresses this machine has on which link, for next hops of a family other than the connection's and for
+    /// link-local ones (RFC 2545 §3, RFC 8950 §4). Read when a session comes up: tell it before the connection.
+    pub fn set_interfaces(&mut self, interfaces: Vec<Interface>) {
+        self.interfaces = interfaces;
     }
 
     /// The connection that [`Event::Connect`] asked for is up.
@@ -390,6 +401,7 @@ impl Speaker {
         let mut routes = PeerRoutes {
             rib: &mut self.rib,
             config: &self.config,
+            interfaces: &self.interfaces,
             address: peer.address,
             index: PeerIndex(index),
             generation: &mut peer.generation,

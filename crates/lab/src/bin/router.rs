@@ -10,11 +10,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use bgp::config::{Decision, NextHopMode, PeerConfig, Reach, Rules, SpeakerConfig};
+use bgp::config::{Decision, PeerConfig, Reach, SpeakerConfig};
 use bgp::policy::Policy;
 use bgp::session::State as SessionState;
 use bgp_net::{Handle, Listen, RouteFeed, Routes};
-use bgp_wire::{Attributes, Family};
+use bgp_wire::Attributes;
 use clap::Parser;
 use dataplane::{Links, NextHop, Op, Route, RouteKey};
 use ipnet::{IpNet, Ipv4Net};
@@ -114,21 +114,16 @@ fn configuration(arguments: &Arguments, subnets: Vec<IpNet>) -> SpeakerConfig {
 
 fn peer(arguments: &Arguments, asn: u32) -> PeerConfig {
     PeerConfig {
-        asn,
-        local_asn: None,
         port: speaker::PORT,
         local_address: arguments.address,
-        passive: false,
         hold_time: Duration::from_secs(arguments.hold_time),
         connect_retry: Duration::from_secs(2),
-        families: vec![Family::IPV4_UNICAST],
         reach: Reach::Hops(64),
-        next_hop: NextHopMode::Auto,
         graceful_restart: (!arguments.no_graceful_restart).then_some(Duration::from_secs(120)),
-        rules: Rules::default(),
         import: Policy::accept_all(),
         export: Policy::accept_all(),
         origin: "lab".to_owned(),
+        ..PeerConfig::new(asn)
     }
 }
 

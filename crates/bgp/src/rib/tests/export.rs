@@ -152,6 +152,7 @@ fn next_hops() {
 fn families_without_a_next_hop_stay_here() {
     let no_v6 = PeerSession {
         other_local_address: None,
+        link_local: None,
         ..external(2, 65002)
     };
     let mut bed = Bed::new();
@@ -169,6 +170,7 @@ fn an_ipv4_prefix_with_an_ipv6_next_hop() {
         peer_address: "2001:db8::2".parse().unwrap(),
         local_address: "2001:db8::fe".parse().unwrap(),
         other_local_address: None,
+        link_local: None,
         extended_next_hop,
         ..external(2, 65002)
     };

@@ -45,6 +45,7 @@ pub(super) fn external(host: u8, asn: u32) -> PeerSession {
         peer_address: Ipv4Addr::new(192, 0, 2, host).into(),
         local_address: Ipv4Addr::new(192, 0, 2, 254).into(),
         other_local_address: Some("2001:db8::fe".parse().unwrap()),
+        link_local: None,
         shared_subnet: None,
         next_hop: NextHopMode::Auto,
         extended_next_hop: false,

@@ -1,6 +1,7 @@
 //! Whole speakers in virtual time.
 
 mod collision;
+mod families;
 mod net;
 mod restart;
 mod routes;

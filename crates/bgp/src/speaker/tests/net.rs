@@ -1,7 +1,7 @@
 //! Speakers, a network between them, and a clock that jumps to whatever happens next.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use bgp_wire::Attributes;
@@ -12,10 +12,8 @@ use crate::config::{PeerConfig, SpeakerConfig};
 use crate::policy::Policy;
 use crate::rib::RouteChange;
 use crate::session::{ConnId, State};
-use crate::speaker::{Event, Speaker};
+use crate::speaker::{Event, Interface, Speaker};
 use crate::view::PeerStatus;
-
-pub(super) const PORT: u16 = 179;
 
 pub(super) fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -24,6 +22,12 @@ pub(super) fn secs(seconds: u64) -> Duration {
 /// Address and router id of a node.
 pub(super) fn address(node: usize) -> IpAddr {
     Ipv4Addr::new(10, 0, 0, u8::try_from(node + 1).unwrap()).into()
+}
+
+/// The other address of a node, of the other family.
+pub(super) fn address6(node: usize) -> IpAddr {
+    let host = u16::try_from(node + 1).unwrap();
+    Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, host).into()
 }
 
 pub(super) fn prefix(text: &str) -> IpNet {
@@ -67,7 +71,7 @@ enum Arrival {
     Syn {
         from: usize,
         conn: ConnId,
-        to: usize,
+        remote: SocketAddr,
     },
     Accepted {
         conn: ConnId,
@@ -93,6 +97,7 @@ type End = (usize, ConnId);
 pub(super) struct Node {
     speaker: Option<Speaker>,
     config: SpeakerConfig,
+    interfaces: Vec<Interface>,
     ends: BTreeMap<ConnId, End>,
     /// Dials given up before they got anywhere.
     aborted: BTreeSet<ConnId>,
@@ -135,6 +140,7 @@ impl Net {
             .map(|config| Node {
                 speaker: None,
                 config,
+                interfaces: Vec::new(),
                 ends: BTreeMap::new(),
                 aborted: BTreeSet::new(),
                 events: Vec::new(),
@@ -158,7 +164,17 @@ impl Net {
         let seed = 42 + node as u64;
         let config = self.nodes[node].config.clone();
         self.nodes[node].routes.clear();
-        self.nodes[node].speaker = Some(Speaker::new(config, restarting, seed, self.now));
+        let mut speaker = Speaker::new(config, restarting, seed, self.now);
+        speaker.set_interfaces(self.nodes[node].interfaces.clone());
+        self.nodes[node].speaker = Some(speaker);
+    }
+
+    /// Gives a node a link with these addresses.
+    pub(super) fn attach(&mut self, node: usize, addresses: &[&str]) {
+        let addresses = addresses.iter().map(|text| prefix(text)).collect();
+        self.nodes[node].interfaces.push(Interface { addresses });
+        let interfaces = self.nodes[node].interfaces.clone();
+        self.speaker(node).set_interfaces(interfaces);
     }
 
     /// Ends a node's speaker as `kill -9` does: its sockets close.
@@ -245,12 +261,16 @@ impl Net {
     }
 
     pub(super) fn status(&self, node: usize, of: usize) -> PeerStatus {
+        self.find_status(node, of).expect("the peer is configured")
+    }
+
+    /// The same where the peer may not be there, by either of its addresses.
+    pub(super) fn find_status(&self, node: usize, of: usize) -> Option<PeerStatus> {
         let speaker = self.nodes[node].speaker.as_ref().expect("the node runs");
         let peers = speaker.peers(self.now);
         peers
             .into_iter()
-            .find(|peer| peer.address == address(of))
-            .expect("the peer is configured")
+            .find(|peer| [address(of), address6(of)].contains(&peer.address))
     }
 
     pub(super) fn state(&self, node: usize, of: usize) -> State {
@@ -339,14 +359,13 @@ impl Net {
     fn happen(&mut self, node: usize, arrival: Arrival) {
         let now = self.now;
         match arrival {
-            Arrival::Syn { from, conn, to } => {
+            Arrival::Syn { from, conn, remote } => {
+                let to = node;
                 if self.nodes[from].speaker.is_none() || self.nodes[from].aborted.remove(&conn) {
                     return;
                 }
-                let (local, remote) = (
-                    SocketAddr::new(address(to), PORT),
-                    SocketAddr::new(address(from), 40_000),
-                );
+                let from_address = if remote.is_ipv6() { address6 } else { address };
+                let (local, remote) = (remote, SocketAddr::new(from_address(from), 40_000));
                 let accepted = self.nodes[to]
                     .speaker
                     .as_mut()
@@ -439,7 +458,8 @@ impl Net {
     fn output(&mut self, node: usize, event: &Event) {
         match event {
             Event::Connect { conn, remote, .. } => {
-                let to = (0..self.nodes.len()).find(|to| address(*to) == remote.ip());
+                let to = (0..self.nodes.len())
+                    .find(|to| [address(*to), address6(*to)].contains(&remote.ip()));
                 if let Some(to) = to {
                     self.arrive(
                         node,
@@ -447,7 +467,7 @@ impl Net {
                         Arrival::Syn {
                             from: node,
                             conn: *conn,
-                            to,
+                            remote: *remote,
                         },
                     );
                 }
