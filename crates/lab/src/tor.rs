@@ -174,6 +174,14 @@ pub fn start(kind: Kind, namespace: &Namespace, config: &Config) -> Result<Box<d
     })
 }
 
+/// Makes this machine fit for FRR's daemons, in the lab's own mounts only: for who starts one without [`start`].
+///
+/// # Errors
+/// When the lab's mounts can't be changed.
+pub fn prepare_frr() -> Result<()> {
+    frr::prepare()
+}
+
 /// Waits until `tor` has a session with everybody in `peers`.
 ///
 /// # Errors

@@ -29,7 +29,21 @@ pub(crate) fn run(filter: Option<&str>) -> Result<bool> {
             .status()?;
         passed &= status.success();
     }
+    if let Some(scenario) = bgp(filter) {
+        let status = Command::new(programs.join("lab-bgp"))
+            .args(scenario)
+            .status()?;
+        passed &= status.success();
+    }
     Ok(passed)
+}
+
+/// Whether the BGP speakers are wanted: with all scenarios, or with the one that `bgp-NAME` names.
+fn bgp(filter: Option<&str>) -> Option<Option<&str>> {
+    match filter {
+        None | Some("bgp") => Some(None),
+        Some(filter) => filter.strip_prefix("bgp-").map(Some),
+    }
 }
 
 /// The shim as it is meant to be installed: static, since a runtime starts it for every pod and loading libraries would take

@@ -1,5 +1,5 @@
 //! A router with Margay's own speaker: it accepts everything, announces everything and its own networks, helps its
-//! peers to restart gracefully, and puts what it learns into the kernel.
+//! peers to restart gracefully, and puts what it learns into the kernel, unless it is to be measured by itself.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use bgp::config::{Decision, PeerConfig, Reach, SpeakerConfig};
+use bgp::config::{Client, Decision, PeerConfig, Reach, Rules, SpeakerConfig};
 use bgp::policy::Policy;
 use bgp::session::State as SessionState;
 use bgp_net::{Handle, Listen, RouteFeed, Routes};
@@ -44,6 +44,15 @@ struct Arguments {
     /// A peer: ADDRESS=AS.
     #[arg(long, value_parser = parse_peer)]
     peer: Vec<(IpAddr, u32)>,
+    /// An internal peer that is a client of ours, its route reflector: ADDRESS=AS.
+    #[arg(long, value_parser = parse_peer)]
+    client: Vec<(IpAddr, u32)>,
+    /// Wait for the peers to dial.
+    #[arg(long)]
+    passive: bool,
+    /// Leave the kernel's routes alone.
+    #[arg(long)]
+    no_kernel: bool,
     /// The address to dial from.
     #[arg(long)]
     address: Option<IpAddr>,
@@ -80,7 +89,16 @@ fn main() -> Result<()> {
     let (handle, routes) = bgp_net::spawn(configuration, &listen, false)?;
     let learned = Learned::default();
     let told = Arc::clone(&learned);
+    let speaker = handle.clone();
     std::thread::spawn(move || tell(&listener, &handle, &told));
+    if arguments.no_kernel {
+        // Without a reader the speaker makes no routes for the kernel.
+        drop(routes);
+        let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+        runtime.block_on(speaker.stopped());
+        return Ok(());
+    }
+    drop(speaker);
     install(routes, &learned)
 }
 
@@ -99,26 +117,40 @@ fn configuration(arguments: &Arguments, subnets: Vec<IpNet>) -> SpeakerConfig {
         peers: arguments
             .peer
             .iter()
-            .map(|(address, asn)| (*address, peer(arguments, *asn)))
+            .map(|it| (it, false))
+            .chain(arguments.client.iter().map(|it| (it, true)))
+            .map(|((address, asn), client)| (*address, peer(arguments, *asn, client)))
             .collect(),
         originated: networks
             .map(|network| (IpNet::V4(*network), Attributes::originated()))
             .collect(),
         subnets,
-        decision: Decision::multipath(8),
+        decision: if arguments.no_kernel {
+            Decision::default()
+        } else {
+            Decision::multipath(8)
+        },
         cluster_id: None,
         complete: true,
         selection_deferral: Duration::from_secs(30),
     }
 }
 
-fn peer(arguments: &Arguments, asn: u32) -> PeerConfig {
+fn peer(arguments: &Arguments, asn: u32, client: bool) -> PeerConfig {
     PeerConfig {
         port: speaker::PORT,
         local_address: arguments.address,
+        passive: arguments.passive,
         hold_time: Duration::from_secs(arguments.hold_time),
         connect_retry: Duration::from_secs(2),
         reach: Reach::Hops(64),
+        rules: Rules {
+            client: client.then_some(Client {
+                cluster_id: arguments.router_id,
+                meshed: false,
+            }),
+            ..Rules::default()
+        },
         graceful_restart: (!arguments.no_graceful_restart).then_some(Duration::from_secs(120)),
         import: Policy::accept_all(),
         export: Policy::accept_all(),

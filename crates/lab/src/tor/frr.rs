@@ -89,7 +89,7 @@ impl Tor for Frr {
 
 /// Makes this machine fit for FRR's daemons, once, and in the lab's own mounts only: they insist that their user, here
 /// root, is in their group `frrvty`, and they leave folders in `/var/tmp`.
-fn prepare() -> Result<()> {
+pub(super) fn prepare() -> Result<()> {
     static DONE: Mutex<bool> = Mutex::new(false);
     let mut done = DONE
         .lock()
