@@ -13,6 +13,7 @@
 //! | [`agent`] | one question and one answer |
 //! | [`link`] | detaching without the agent |
 //! | [`result`] | results in the words of each specification version |
+//! | [`install`] | `margay-cni install` and `uninstall`, which a person or a chart runs |
 //!
 //! Single-threaded and blocking, without an async runtime: the process lives for about a millisecond.
 #![forbid(unsafe_code)]
@@ -22,6 +23,7 @@ mod commands;
 mod config;
 mod environment;
 mod error;
+mod install;
 mod link;
 mod netns;
 mod result;
@@ -40,7 +42,7 @@ use crate::version::{LATEST, SUPPORTED};
 fn main() -> ExitCode {
     let command = Command::read(|name| std::env::var(name).ok());
     if let Ok(None) = command {
-        return about();
+        return by_hand(std::env::args().skip(1).collect());
     }
     let mut stdin = String::new();
     let outcome = command.and_then(|command| {
@@ -77,15 +79,42 @@ fn print(output: &Value) -> std::io::Result<()> {
     stdout.flush()
 }
 
-/// For a person who starts this by hand.
-fn about() -> ExitCode {
-    let text = format!(
-        "margay-cni {}: the CNI plugin of Margay, for container runtimes to run\nCNI specification versions: {}\n",
-        env!("CARGO_PKG_VERSION"),
-        SUPPORTED.join(", "),
+/// No runtime started this: a person did, or a chart.
+fn by_hand(arguments: Vec<String>) -> ExitCode {
+    let about = matches!(
+        arguments.first().map(String::as_str),
+        None | Some("help" | "version" | "-h" | "-V" | "--help" | "--version")
     );
-    match std::io::stderr().write_all(text.as_bytes()) {
+    if about {
+        return tell(
+            &format!(
+                "margay-cni {}: the CNI plugin of Margay, for container runtimes to run\nCNI specification versions: {}\n\n{}",
+                env!("CARGO_PKG_VERSION"),
+                SUPPORTED.join(", "),
+                install::USAGE,
+            ),
+            ExitCode::SUCCESS,
+        );
+    }
+    let options = match install::Options::parse(arguments) {
+        Ok(options) => options,
+        Err(error) => {
+            let text = format!("margay-cni: {error}\n\n{}", install::USAGE);
+            return tell(&text, ExitCode::from(2));
+        }
+    };
+    // Whether anybody reads along does not matter for what is done.
+    let say = |text| drop(writeln!(std::io::stdout(), "{text}"));
+    match install::run(&options, say) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) => tell(&format!("margay-cni: {error}\n"), ExitCode::FAILURE),
+    }
+}
+
+/// Says it on standard error.
+fn tell(text: &str, code: ExitCode) -> ExitCode {
+    match std::io::stderr().write_all(text.as_bytes()) {
+        Ok(()) => code,
         Err(_) => ExitCode::FAILURE,
     }
 }

@@ -8,4 +8,5 @@
 mod attach;
 mod checklist;
 mod forgiving;
+mod install;
 mod support;
