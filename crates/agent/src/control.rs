@@ -277,9 +277,9 @@ impl Control {
             self.restarting = true;
         }
         let listen = bgp_net::Listen::port(plan.listen_port);
-        match bgp_net::spawn(plan.speaker.clone(), &listen, self.restarting) {
+        match bgp_net::spawn_tracking(plan.speaker.clone(), &listen, self.restarting) {
             Ok((handle, routes)) => {
-                self.agent.fib.set_paths(routes).await;
+                self.agent.fib.set_paths(handle.clone(), routes).await;
                 self.speaker = Some((handle, plan.listen_port));
                 self.listen_error = None;
             }

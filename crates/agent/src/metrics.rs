@@ -246,6 +246,16 @@ fn dataplane(page: &Page, numbers: &Numbers) -> prometheus::Result<()> {
             (vec!["unresolved"], numbers.unresolved as f64),
         ],
     )?;
+    let (reachable, unreachable) = numbers.next_hops;
+    page.gauges(
+        "margay_bgp_next_hops",
+        "Next hops of BGP paths, by whether the kernel has a way to them.",
+        &["state"],
+        [
+            (vec!["reachable"], reachable as f64),
+            (vec!["unreachable"], unreachable as f64),
+        ],
+    )?;
     let operations = page.counter(
         "margay_netlink_operations_total",
         "Changes to the kernel's routes and neighbours by outcome; `lost` counts what others took away.",

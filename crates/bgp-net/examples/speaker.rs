@@ -52,6 +52,7 @@ fn main() -> anyhow::Result<()> {
     while let Some(feed) = routes.blocking_recv() {
         match feed {
             RouteFeed::Synced => println!("synced"),
+            RouteFeed::NextHops(_) | RouteFeed::NextHopsTaken(_) => {}
             RouteFeed::Changes(changes) => {
                 for change in changes {
                     println!("{} via {:?}", change.prefix, change.next_hops);

@@ -42,8 +42,9 @@ impl Engine {
             Command::Memory(answer) => reply(answer, speaker.memory()),
             Command::NextHops(costs) => {
                 for (address, cost) in costs {
-                    speaker.set_next_hop(address, cost);
+                    speaker.set_next_hop(address, cost, now());
                 }
+                self.next_hops_taken += 1;
             }
             Command::Shutdown(text, answer) => {
                 self.listeners.clear();

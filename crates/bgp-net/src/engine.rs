@@ -63,6 +63,9 @@ pub(crate) struct Engine {
     routes_wait: bool,
     /// `Synced` is to follow them.
     sync_waits: bool,
+    /// How many answers about next hops were taken in, and how many of them the feed knows of.
+    pub(crate) next_hops_taken: u64,
+    next_hops_told: u64,
     /// Listeners are left alone until then.
     accept_pause: Option<Instant>,
     /// Answer when the last connection is closed.
@@ -97,6 +100,8 @@ impl Engine {
             feed: Some(feed),
             routes_wait: true,
             sync_waits: false,
+            next_hops_taken: 0,
+            next_hops_told: 0,
             accept_pause: None,
             shutdown: None,
         })
@@ -466,9 +471,19 @@ impl Engine {
         self.routes_wait = true;
         let Some(feed) = &self.feed else { return };
         while let Ok(permit) = feed.try_reserve() {
+            let next_hops = self.speaker.poll_next_hops();
+            if !next_hops.is_empty() {
+                permit.send(RouteFeed::NextHops(next_hops));
+                continue;
+            }
             let changes = self.speaker.poll_routes(CHANGES);
             if !changes.is_empty() {
                 permit.send(RouteFeed::Changes(changes));
+                continue;
+            }
+            if self.next_hops_told != self.next_hops_taken {
+                self.next_hops_told = self.next_hops_taken;
+                permit.send(RouteFeed::NextHopsTaken(self.next_hops_told));
                 continue;
             }
             self.routes_wait = false;

@@ -86,6 +86,11 @@ pub enum Error {
 pub enum RouteFeed {
     /// Changes, in no particular order; the newest word on a prefix counts.
     Changes(Vec<RouteChange>),
+    /// Next hops that came into use (true) or went out of it, by [`spawn_tracking`] only; told before the changes that
+    /// need them. Each that is in use wants an answer by [`Handle::set_next_hops`]: no path through it is used before.
+    NextHops(Vec<(IpAddr, bool)>),
+    /// All changes that follow from so many calls of [`Handle::set_next_hops`] were told.
+    NextHopsTaken(u64),
     /// Everything that is known was told: what the kernel has beyond it may be swept. Comes once.
     Synced,
 }
@@ -186,7 +191,8 @@ impl Handle {
         self.ask(Command::Memory).await
     }
 
-    /// Tells the cost of the kernel's routes to next hops; `None`: unreachable.
+    /// Tells the cost of the kernel's routes to next hops; `None`: unreachable. Cancel safe: what was not told yet is not
+    /// told in part.
     ///
     /// # Errors
     ///
@@ -243,6 +249,32 @@ pub fn spawn(
     listen: &Listen,
     restarting: bool,
 ) -> Result<(Handle, Routes), Error> {
+    let speaker = move || Speaker::new(config, restarting, seed(), start());
+    spawn_speaker(speaker, listen)
+}
+
+/// The same, and next hops are tracked: whoever reads [`Routes`] answers [`RouteFeed::NextHops`].
+///
+/// # Errors
+///
+/// [`Error::Listen`] and [`Error::Start`].
+pub fn spawn_tracking(
+    config: SpeakerConfig,
+    listen: &Listen,
+    restarting: bool,
+) -> Result<(Handle, Routes), Error> {
+    let speaker = move || {
+        let mut speaker = Speaker::new(config, restarting, seed(), start());
+        speaker.track_next_hops();
+        speaker
+    };
+    spawn_speaker(speaker, listen)
+}
+
+fn spawn_speaker(
+    speaker: impl FnOnce() -> Speaker + Send + 'static,
+    listen: &Listen,
+) -> Result<(Handle, Routes), Error> {
     let listeners = bind(listen)?;
     let (commands, commands_in) = mpsc::channel(64);
     let (config_out, config_in) = watch::channel(None);
@@ -252,8 +284,7 @@ pub fn spawn(
         .build()?;
     thread::Builder::new().name("bgp".into()).spawn(move || {
         let ended = runtime.block_on(async move {
-            let speaker = Speaker::new(config, restarting, seed(), start());
-            Engine::new(speaker, listeners, commands_in, config_in, feed)?
+            Engine::new(speaker(), listeners, commands_in, config_in, feed)?
                 .run()
                 .await
         });

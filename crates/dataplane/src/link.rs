@@ -1,11 +1,11 @@
 //! Links and what stands on them, as dumped from the kernel and kept current by its events.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::{Event, ROUTE_PROTOCOL, RouteAction, RouteEvent, RouteKind};
+use crate::{Event, ROUTE_PROTOCOL, RouteAction, RouteEvent};
 
 /// `RT_TABLE_MAIN`.
 const MAIN: u32 = 254;
@@ -38,23 +38,28 @@ pub struct Link {
     pub addresses: Vec<IpNet>,
 }
 
-/// A unicast route that somebody else installed in the main table: what a next hop of ours may resolve through.
+/// A route that somebody else installed in the main table: what a next hop of ours may resolve through.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnderlayRoute {
     /// Destination.
     pub prefix: IpNet,
-    /// Gateways with the links they are reached through; no gateway means directly connected.
+    /// Gateways with the links they are reached through; no gateway means directly connected. None at all: packets are dropped.
     pub next_hops: Vec<(Option<IpAddr>, LinkIndex)>,
     /// Metric: the lowest wins.
     pub priority: u32,
 }
 
-/// All links of a network namespace, and the routes of others.
+/// All links of a network namespace, and the routes of others as far as they lead to addresses that matter.
+///
+/// Others may have a million routes. Only those that hold an address of [`watched`](Self::watched) are kept: the kernel is
+/// asked for them again whenever an event may have changed one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Links {
     /// By index.
     pub links: BTreeMap<LinkIndex, Link>,
-    /// The main table's unicast routes that are not ours, sorted by prefix, then by metric.
+    /// The addresses to which ways are looked for: next hops.
+    pub watched: BTreeSet<IpAddr>,
+    /// The main table's routes that are not ours and lead to watched addresses, sorted by prefix, then by metric.
     pub underlay: Vec<UnderlayRoute>,
 }
 
@@ -66,6 +71,19 @@ pub struct Impact {
     /// The kernel may have flushed IPv4 routes through this link (it went down, or lost an address), of which it tells
     /// nothing: dump ours again if [`Reconciler::uses_link`](crate::Reconciler::uses_link) says so.
     pub flushed: Option<LinkIndex>,
+    /// The routes of others to watched addresses may be others than before: ask the kernel again.
+    pub underlay: bool,
+}
+
+impl Link {
+    /// Why nothing is reached through it; `None` when something may be.
+    pub fn trouble(&self) -> Option<&'static str> {
+        match (self.up, self.carrier) {
+            (false, _) => Some("is down"),
+            (true, false) => Some("has no carrier"),
+            (true, true) => None,
+        }
+    }
 }
 
 impl Links {
@@ -75,11 +93,11 @@ impl Links {
             Event::Link(link) => self.set_link(link),
             Event::LinkRemoved(index) => {
                 let carried = self.carries(*index);
-                self.forget_routes_through(*index);
                 self.links.remove(index);
                 Impact {
                     changed: carried,
                     flushed: Some(*index),
+                    underlay: carried,
                 }
             }
             Event::AddressAdded(index, address) => {
@@ -93,6 +111,7 @@ impl Links {
                 }
                 Impact {
                     changed: news,
+                    underlay: news,
                     flushed: None,
                 }
             }
@@ -104,11 +123,12 @@ impl Links {
                 Impact {
                     changed: true,
                     flushed: Some(*index),
+                    underlay: true,
                 }
             }
             Event::Route(route) => Impact {
-                changed: self.handle_route(route),
-                flushed: None,
+                underlay: self.concerns(route),
+                ..Impact::default()
             },
             Event::Neighbour(..) => Impact::default(),
         }
@@ -133,12 +153,10 @@ impl Links {
         let index = link.index;
         self.links.insert(index, link);
         let carries = self.carries(index);
-        if went_down {
-            self.forget_routes_through(index);
-        }
         Impact {
             changed: carries,
             flushed: went_down.then_some(index),
+            underlay: carries,
         }
     }
 
@@ -153,84 +171,30 @@ impl Links {
                 .any(|route| route.next_hops.iter().any(|(_, link)| *link == index))
     }
 
-    /// The kernel flushes IPv4 routes through a link that goes down, and tells nobody.
-    fn forget_routes_through(&mut self, index: LinkIndex) {
-        for route in &mut self.underlay {
-            if route.prefix.addr().is_ipv4() {
-                route.next_hops.retain(|(_, link)| *link != index);
-            }
-        }
-        self.underlay.retain(|route| !route.next_hops.is_empty());
-    }
-
-    fn handle_route(&mut self, event: &RouteEvent) -> bool {
+    /// Whether a route that changed may be one that leads to a watched address: another's, or ours in its place.
+    fn concerns(&self, event: &RouteEvent) -> bool {
         let RouteEvent {
             key,
             protocol,
             action,
-            route,
+            ..
         } = event;
-        if key.table != MAIN {
-            return false;
-        }
-        let at = self
-            .underlay
-            .binary_search_by_key(&(key.prefix, key.priority), |it| (it.prefix, it.priority));
-        let unicast = route
-            .as_ref()
-            .filter(|route| route.kind == RouteKind::Unicast);
-        let theirs = *protocol != ROUTE_PROTOCOL;
-        match (action, at, unicast) {
-            (RouteAction::Removed, Ok(at), Some(gone)) if theirs => {
-                let hops = &mut self.underlay[at].next_hops;
-                let whole = key.prefix.addr().is_ipv4();
-                hops.retain(|(via, link)| {
-                    !whole
-                        && !gone
-                            .next_hops
-                            .iter()
-                            .any(|it| it.via == *via && it.link == *link)
-                });
-                if hops.is_empty() {
-                    self.underlay.remove(at);
-                }
-                true
-            }
-            (RouteAction::Added | RouteAction::Replaced, at, Some(route)) if theirs => {
-                let next_hops = route
-                    .next_hops
-                    .iter()
-                    .map(|hop| (hop.via, hop.link))
-                    .collect();
-                let route = UnderlayRoute {
-                    prefix: key.prefix,
-                    next_hops,
-                    priority: key.priority,
-                };
-                match at {
-                    Ok(at) if self.underlay[at] == route => return false,
-                    Ok(at) => self.underlay[at] = route,
-                    Err(at) => self.underlay.insert(at, route),
-                }
-                true
-            }
-            // Something else took its place: ours, or a kind through which nothing is reached.
-            (RouteAction::Replaced, Ok(at), _) => {
-                self.underlay.remove(at);
-                true
-            }
-            _ => false,
-        }
+        let theirs = *protocol != ROUTE_PROTOCOL || *action == RouteAction::Replaced;
+        key.table == MAIN && theirs && self.watches(&key.prefix)
     }
 
-    /// The route of others that a packet to this address would take: longest prefix, then lowest metric.
+    /// Whether a watched address lies in this prefix.
+    pub fn watches(&self, prefix: &IpNet) -> bool {
+        let range = prefix.network()..=prefix.broadcast();
+        self.watched.range(range).next().is_some()
+    }
+
+    /// The route of others that a packet to this address, a watched one, would take: longest prefix, then lowest metric.
     pub fn lookup(&self, address: IpAddr) -> Option<&UnderlayRoute> {
-        let longest = if address.is_ipv4() { 32 } else { 128 };
-        (0..=longest).rev().find_map(|length| {
-            let prefix = IpNet::new(address, length).ok()?.trunc();
-            let at = self.underlay.partition_point(|route| route.prefix < prefix);
-            self.underlay.get(at).filter(|route| route.prefix == prefix)
-        })
+        self.underlay
+            .iter()
+            .filter(|route| route.prefix.contains(&address))
+            .max_by_key(|route| (route.prefix.prefix_len(), std::cmp::Reverse(route.priority)))
     }
 }
 
@@ -249,31 +213,31 @@ mod tests {
         })
     }
 
-    fn theirs(prefix: &str, action: RouteAction, hops: &[(&str, LinkIndex)]) -> Event {
-        let hops = hops.iter().map(|(via, link)| NextHop {
-            via: via.parse().ok(),
-            link: *link,
+    fn route(prefix: &str, protocol: u8, action: RouteAction) -> Event {
+        let hop = NextHop {
+            via: None,
+            link: 1,
             onlink: false,
-        });
-        let key = RouteKey::main(prefix.parse().unwrap(), 0);
+        };
         Event::Route(RouteEvent {
-            key,
-            protocol: 4,
+            key: RouteKey::main(prefix.parse().unwrap(), 0),
+            protocol,
             action,
-            route: Some(Route::unicast(hops)),
+            route: Some(Route::unicast([hop])),
         })
     }
 
     fn handle(links: &mut Links, event: &Event) -> (bool, Option<LinkIndex>) {
-        let Impact { changed, flushed } = links.handle(event);
+        let Impact {
+            changed,
+            flushed,
+            underlay,
+        } = links.handle(event);
+        assert_eq!(
+            changed, underlay,
+            "a link's changes are those of its routes"
+        );
         (changed, flushed)
-    }
-
-    fn way(links: &Links, address: &str) -> Vec<LinkIndex> {
-        let route = links.lookup(address.parse().unwrap());
-        route
-            .map(|route| route.next_hops.iter().map(|hop| hop.1).collect())
-            .unwrap_or_default()
     }
 
     #[test]
@@ -294,92 +258,56 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_prefix_wins_then_the_lowest_metric() {
-        let mut links = Links::default();
-        for (prefix, link) in [
-            ("0.0.0.0/0", 1),
-            ("10.0.0.0/8", 2),
-            ("10.1.0.0/16", 3),
-            ("::/0", 4),
-        ] {
-            links.handle(&theirs(prefix, RouteAction::Added, &[("", link)]));
+    fn routes_matter_that_hold_a_watched_address() {
+        let watched = ["10.1.2.3", "2001:db8::1"].map(|address| address.parse().unwrap());
+        let mut links = Links {
+            watched: watched.into(),
+            ..Links::default()
+        };
+        let mut check = |prefix, protocol, action, expected| {
+            let impact = links.handle(&route(prefix, protocol, action));
+            let expected = Impact {
+                underlay: expected,
+                ..Impact::default()
+            };
+            assert_eq!(impact, expected, "{prefix} {protocol} {action:?}");
+        };
+        for prefix in ["0.0.0.0/0", "10.1.0.0/16", "10.1.2.3/32", "2001:db8::/64"] {
+            check(prefix, 4, RouteAction::Added, true);
+            check(prefix, 4, RouteAction::Removed, true);
+            // Ours is no way to a next hop of ours, but it may have taken the place of one.
+            check(prefix, ROUTE_PROTOCOL, RouteAction::Added, false);
+            check(prefix, ROUTE_PROTOCOL, RouteAction::Replaced, true);
         }
-        let Event::Route(mut backup) = theirs("10.1.0.0/16", RouteAction::Added, &[("", 9)]) else {
-            panic!()
+        for prefix in ["10.2.0.0/16", "10.1.2.4/32", "2001:db8:1::/48"] {
+            check(prefix, 4, RouteAction::Added, false);
+        }
+    }
+
+    #[test]
+    fn the_longest_prefix_wins_then_the_lowest_metric() {
+        let ways = [
+            ("0.0.0.0/0", 0, 1),
+            ("10.1.0.0/16", 100, 2),
+            ("10.1.0.0/16", 200, 3),
+            ("::/0", 0, 4),
+        ];
+        let underlay = ways.map(|(prefix, priority, link)| UnderlayRoute {
+            prefix: prefix.parse().unwrap(),
+            next_hops: vec![(None, link)],
+            priority,
+        });
+        let links = Links {
+            underlay: underlay.into(),
+            ..Links::default()
         };
-        backup.key.priority = 100;
-        links.handle(&Event::Route(backup));
-        assert!(
+        let way = |address: &str| {
             links
-                .underlay
-                .is_sorted_by_key(|route| (route.prefix, route.priority))
-        );
-        assert_eq!(way(&links, "10.1.2.3"), [3]);
-        assert_eq!(way(&links, "10.2.2.3"), [2]);
-        assert_eq!(way(&links, "192.0.2.1"), [1]);
-        assert_eq!(way(&links, "2001:db8::1"), [4]);
-        links.handle(&theirs("10.1.0.0/16", RouteAction::Removed, &[("", 3)]));
-        assert_eq!(way(&links, "10.1.2.3"), [9]);
-    }
-
-    #[test]
-    fn a_link_down_takes_ipv4_routes_with_it_untold() {
-        let mut links = Links::default();
-        links.handle(&link(1, true));
-        links.handle(&link(2, true));
-        let both = [("192.0.2.1", 1), ("198.51.100.1", 2)];
-        links.handle(&theirs("10.0.0.0/8", RouteAction::Added, &both));
-        links.handle(&theirs("10.1.0.0/16", RouteAction::Added, &both[..1]));
-        links.handle(&theirs(
-            "2001:db8::/32",
-            RouteAction::Added,
-            &[("fe80::1", 1)],
-        ));
-        links.handle(&link(1, false));
-        assert_eq!(way(&links, "10.1.0.1"), [2]);
-        assert_eq!(way(&links, "2001:db8::1"), [1], "the kernel will tell");
-    }
-
-    #[test]
-    fn ipv6_next_hops_go_one_by_one() {
-        let mut links = Links::default();
-        links.handle(&theirs(
-            "2001:db8::/32",
-            RouteAction::Added,
-            &[("fe80::1", 1), ("fe80::2", 2)],
-        ));
-        links.handle(&theirs(
-            "2001:db8::/32",
-            RouteAction::Removed,
-            &[("fe80::1", 1)],
-        ));
-        assert_eq!(way(&links, "2001:db8::1"), [2]);
-        links.handle(&theirs(
-            "2001:db8::/32",
-            RouteAction::Removed,
-            &[("fe80::2", 2)],
-        ));
-        assert_eq!(way(&links, "2001:db8::1"), []);
-    }
-
-    #[test]
-    fn ours_in_place_of_theirs_ends_theirs() {
-        let mut links = Links::default();
-        links.handle(&theirs(
-            "10.0.0.0/8",
-            RouteAction::Added,
-            &[("192.0.2.1", 1)],
-        ));
-        let Event::Route(ours) = theirs("10.0.0.0/8", RouteAction::Replaced, &[("192.0.2.2", 1)])
-        else {
-            panic!()
+                .lookup(address.parse().unwrap())
+                .map(|way| way.next_hops[0].1)
         };
-        let changed = links
-            .handle(&Event::Route(RouteEvent {
-                protocol: ROUTE_PROTOCOL,
-                ..ours
-            }))
-            .changed;
-        assert!(changed && links.underlay.is_empty());
+        assert_eq!(way("10.1.2.3"), Some(2));
+        assert_eq!(way("192.0.2.1"), Some(1));
+        assert_eq!(way("2001:db8::1"), Some(4));
     }
 }

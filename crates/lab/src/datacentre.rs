@@ -45,6 +45,9 @@ pub struct Shape {
     pub pods: u8,
     /// Hold time that both sides propose.
     pub hold_time: Duration,
+    /// Each rack has a second ToR on a segment of its own (172.21.<rack>.0/24, the ToR is .1), to which each node has a link
+    /// `eth1`. It has no way to other racks.
+    pub two_tors: bool,
     /// Routers keep the routes of a session that is lost for a while, and want the same of others (RFC 4724).
     pub graceful_restart: bool,
 }
@@ -58,6 +61,7 @@ impl Default for Shape {
             nodes: 2,
             pods: 3,
             hold_time: Duration::from_secs(90),
+            two_tors: false,
             graceful_restart: true,
         }
     }
@@ -89,6 +93,8 @@ pub struct Rack {
     pub subnet: Ipv4Net,
     /// Its router.
     pub tor: Router,
+    /// Its second router, where the shape asks for one.
+    pub second_tor: Option<Router>,
     /// Its nodes.
     pub nodes: Vec<Node>,
 }
@@ -199,7 +205,10 @@ impl DataCentre {
 
     /// ToRs and spine.
     pub fn routers_mut(&mut self) -> impl Iterator<Item = &mut Router> {
-        let tors = self.racks.iter_mut().map(|rack| &mut rack.tor);
+        let tors = self
+            .racks
+            .iter_mut()
+            .flat_map(|rack| std::iter::once(&mut rack.tor).chain(&mut rack.second_tor));
         tors.chain(&mut self.spine)
     }
 

@@ -112,6 +112,18 @@ pub(crate) fn route_protocol(payload: &[u8]) -> Option<u8> {
     payload.get(5).copied()
 }
 
+/// The destination of a route message, without reading the rest.
+pub(crate) fn destination(payload: &[u8]) -> Option<IpNet> {
+    let header: &[u8; 12] = payload.first_chunk()?;
+    let destination = attributes(payload, 12).find(|(kind, _)| *kind == libc::RTA_DST);
+    let address = match (destination, libc::c_int::from(header[0])) {
+        (Some((_, value)), _) => address_of(value)?,
+        (None, libc::AF_INET) => Ipv4Addr::UNSPECIFIED.into(),
+        (None, _) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    IpNet::new(address, header[1]).ok()
+}
+
 /// `RTM_NEWROUTE` and `RTM_DELROUTE` (`struct rtmsg`). `None` for what can't share a key with a route of ours: cached clones,
 /// and routes with a TOS or a source prefix.
 pub(crate) fn route(payload: &[u8]) -> Option<KernelRoute> {

@@ -5,6 +5,8 @@
 //! [`links`](Driver::links)), and calls [`write`](Driver::write) until [`has_work`](Driver::has_work) is false or something
 //! else is waiting. Both are bounded.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
@@ -27,6 +29,8 @@ pub struct Driver {
     monitor: Monitor,
     links: Links,
     resync: Option<Resync>,
+    /// Others' routes to next hops must be asked for again.
+    look_up: bool,
     /// The last dump failed: no other until then.
     not_before: Option<Instant>,
 }
@@ -72,6 +76,7 @@ impl Driver {
             monitor,
             links: Links::default(),
             resync: Some(Resync::All),
+            look_up: false,
             not_before: None,
         })
     }
@@ -84,6 +89,13 @@ impl Driver {
     /// The links, and the reconciler to say through them what should be.
     pub fn parts(&mut self) -> (&Links, &mut Reconciler) {
         (&self.links, &mut self.reconciler)
+    }
+
+    /// Says which next hops there are: [`links`](Self::links) will hold the routes of others to them, from the next
+    /// [`read`](Self::read) on.
+    pub fn watch(&mut self, next_hops: BTreeSet<IpAddr>) {
+        self.look_up |= !next_hops.is_subset(&self.links.watched);
+        self.links.watched = next_hops;
     }
 
     /// Has the next [`read`](Self::read) dump everything: what events have missed comes to light. After a failure, the next
@@ -99,7 +111,9 @@ impl Driver {
 
     /// When to [`read`](Self::read) and [`write`](Self::write) again though nothing has happened, and why.
     pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
-        let dump = self.not_before.filter(|_| self.resync.is_some());
+        let dump = self
+            .not_before
+            .filter(|_| self.resync.is_some() || self.look_up);
         let dump = dump.map(|at| (at, "another attempt to read the kernel's state"));
         dump.into_iter()
             .chain(self.reconciler.poll_timeout())
@@ -107,7 +121,7 @@ impl Driver {
     }
 
     fn dump_is_due(&self) -> bool {
-        self.resync.is_some() && self.not_before.is_none_or(|at| at <= now())
+        (self.resync.is_some() || self.look_up) && self.not_before.is_none_or(|at| at <= now())
     }
 
     /// Reads some of the events that came, and dumps where they are not enough.
@@ -129,16 +143,15 @@ impl Driver {
         for event in &seen.events {
             let impact = self.links.handle(event);
             seen.links_changed |= impact.changed;
+            self.look_up |= impact.underlay && !self.links.watched.is_empty();
             self.reconciler.handle(event);
             if impact.flushed.is_some_and(|link| self.may_be_flushed(link)) {
                 self.resync = Some(Resync::Ours);
             }
         }
-        if let Some(resync) = self.resync.filter(|_| self.dump_is_due()) {
-            // Before the dump: what fails inside asks for another.
-            self.resync = None;
+        if self.dump_is_due() {
             self.not_before = None;
-            self.dump(resync, &mut seen).inspect_err(|_| {
+            self.dump(&mut seen).inspect_err(|_| {
                 self.reopen();
                 self.not_before = Some(now() + RETRY);
             })?;
@@ -151,16 +164,29 @@ impl Driver {
         self.resync.is_none() && self.reconciler.uses_link(link)
     }
 
-    fn dump(&mut self, resync: Resync, seen: &mut Seen) -> Result<(), Error> {
-        if resync == Resync::All {
-            let links = kernel::dump_links(&mut self.socket)?;
-            seen.links_changed |= links != self.links;
+    fn dump(&mut self, seen: &mut Seen) -> Result<(), Error> {
+        // Before the dump: what fails inside asks for another.
+        let resync = self.resync.take();
+        if resync == Some(Resync::All) {
+            let mut links = kernel::dump_links(&mut self.socket)?;
+            links.watched = std::mem::take(&mut self.links.watched);
+            links.underlay = std::mem::take(&mut self.links.underlay);
+            seen.links_changed |= links.links != self.links.links;
             seen.resynced = true;
             self.links = links;
+            self.look_up = true;
         }
-        let routes = kernel::dump_routes(&mut self.socket, ROUTE_PROTOCOL)?;
-        let neighbours = kernel::dump_neighbours(&mut self.socket)?;
-        self.reconciler.load(routes, neighbours);
+        if resync.is_some() {
+            let routes = kernel::dump_routes(&mut self.socket, ROUTE_PROTOCOL)?;
+            let neighbours = kernel::dump_neighbours(&mut self.socket)?;
+            self.reconciler.load(routes, neighbours);
+        }
+        if self.look_up {
+            let underlay = kernel::lookup_underlay(&mut self.socket, &self.links)?;
+            self.look_up = false;
+            seen.links_changed |= underlay != self.links.underlay;
+            self.links.underlay = underlay;
+        }
         Ok(())
     }
 

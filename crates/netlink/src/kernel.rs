@@ -3,6 +3,7 @@
 //! Ours are the routes and the neighbour entries that carry our protocol number ([`dataplane::ROUTE_PROTOCOL`]).
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use dataplane::link::UnderlayRoute;
 use dataplane::{
@@ -24,7 +25,7 @@ const MAIN: u8 = 254;
 /// The families that we route.
 const FAMILIES: [AddressFamily; 2] = [AddressFamily::Inet, AddressFamily::Inet6];
 
-/// All links with their addresses, and the main table's unicast routes that are not ours.
+/// All links with their addresses. What others' routes lead to is [`lookup_underlay`]'s.
 ///
 /// # Errors
 /// As [`Socket::dump`].
@@ -51,32 +52,53 @@ pub fn dump_links(socket: &mut Socket) -> Result<Links, Error> {
             link.addresses.push(address);
         }
     }
+    Ok(links)
+}
+
+/// The routes of others in the main table that lead to `links.watched`.
+///
+/// The kernel is asked for each address; only where its answer is not such a route (it is ours, or there is none) are the
+/// tables read, and of them only what holds one of the addresses is kept.
+///
+/// # Errors
+/// As [`Socket::dump`].
+pub fn lookup_underlay(socket: &mut Socket, links: &Links) -> Result<Vec<UnderlayRoute>, Error> {
+    let mut ways = Vec::new();
+    let mut rest = Links::default();
+    for address in &links.watched {
+        let theirs = lookup(socket, *address).filter(|it| it.protocol != ROUTE_PROTOCOL);
+        match theirs.and_then(underlay) {
+            Some(way) => ways.push(way),
+            None => drop(rest.watched.insert(*address)),
+        }
+    }
     for family in FAMILIES {
+        let ipv4 = family == AddressFamily::Inet;
+        if !rest.watched.iter().any(|address| address.is_ipv4() == ipv4) {
+            continue;
+        }
         let query = encode::route_dump(family, MAIN, 0);
-        links.underlay.extend(dump_or_nothing(
+        ways.extend(dump_or_nothing(
             socket,
             query,
             |all: &mut Vec<_>, reply| {
-                if decode::route_protocol(reply.payload) != Some(ROUTE_PROTOCOL) {
+                let theirs = decode::route_protocol(reply.payload) != Some(ROUTE_PROTOCOL);
+                let concerns = |prefix| theirs && rest.watches(&prefix);
+                if decode::destination(reply.payload).is_some_and(concerns) {
                     all.extend(decode::route(reply.payload).and_then(underlay));
                 }
             },
         )?);
     }
-    links
-        .underlay
-        .sort_by_key(|route| (route.prefix, route.priority));
-    links
-        .underlay
-        .dedup_by_key(|route| (route.prefix, route.priority));
-    Ok(links)
+    ways.sort_by_key(|route| (route.prefix, route.priority));
+    ways.dedup_by_key(|route| (route.prefix, route.priority));
+    Ok(ways)
 }
 
+/// A route of the main table; one that drops packets has no next hops.
 fn underlay(route: decode::KernelRoute) -> Option<UnderlayRoute> {
-    let hops = route
-        .route
-        .filter(|it| it.kind == RouteKind::Unicast)?
-        .next_hops;
+    let unicast = route.route.filter(|it| it.kind == RouteKind::Unicast);
+    let hops = unicast.map(|route| route.next_hops).unwrap_or_default();
     let next_hops = hops.iter().map(|hop| (hop.via, hop.link)).collect();
     let RouteKey {
         prefix,
@@ -286,15 +308,23 @@ fn holders(
     found
 }
 
-/// The protocol of the route under a key, if a lookup of its address meets just that one (`RTM_F_FIB_MATCH`).
+/// The protocol of the route under a key, if a lookup of its address meets just that one.
 fn holder(socket: &mut Socket, key: &RouteKey) -> Option<u8> {
+    lookup(socket, key.prefix.addr())
+        .filter(|route| route.key == *key)
+        .map(|route| route.protocol)
+}
+
+/// The route that the kernel would choose for a packet to this address (`RTM_F_FIB_MATCH`); `None` where it has none, or one
+/// that drops it.
+fn lookup(socket: &mut Socket, address: IpAddr) -> Option<decode::KernelRoute> {
     let mut query = RouteMessage::default();
-    query.header.address_family = encode::family(key.prefix.addr());
-    query.header.destination_prefix_length = key.prefix.max_prefix_len();
+    query.header.address_family = encode::family(address);
+    query.header.destination_prefix_length = if address.is_ipv4() { 32 } else { 128 };
     query.header.flags = RouteFlags::FibMatch;
     query
         .attributes
-        .push(RouteAttribute::Destination(key.prefix.addr().into()));
+        .push(RouteAttribute::Destination(address.into()));
     let answer = socket
         .query(Request::new(RouteNetlinkMessage::GetRoute(query)))
         .ok()?;
@@ -305,6 +335,4 @@ fn holder(socket: &mut Socket, key: &RouteKey) -> Option<u8> {
     let mut octets = vec![0; netlink_packet_core::Emitable::buffer_len(route)];
     netlink_packet_core::Emitable::emit(route, &mut octets);
     decode::route(&octets)
-        .filter(|route| route.key == *key)
-        .map(|route| route.protocol)
 }

@@ -353,7 +353,18 @@ fn links_are_dumped_with_addresses_and_the_routes_of_others() {
         &[Op::AddRoute(key("10.1.0.0/16"), direct(link))],
     );
 
-    let links = kernel::dump_links(&mut socket).unwrap();
+    let mut links = kernel::dump_links(&mut socket).unwrap();
+    let watched = [
+        "10.9.1.1",
+        "192.0.2.77",
+        "203.0.113.1",
+        "10.1.0.1",
+        "10.10.0.1",
+        "2001:db8::5",
+        "2001:db9::5",
+    ];
+    links.watched = watched.map(|address| address.parse().unwrap()).into();
+    links.underlay = kernel::lookup_underlay(&mut socket, &links).unwrap();
     let up0 = &links.links[&link];
     let shown = ns.ip(&["address", "show", "up0"]);
     assert_eq!(
@@ -385,6 +396,7 @@ fn links_are_dumped_with_addresses_and_the_routes_of_others() {
         Some(vec![via(254)]),
         "ours are not among them"
     );
+    assert_eq!(lookup("10.10.0.1"), Some(vec![]), "unreachable");
     assert_eq!(lookup("2001:db8::5"), Some(vec![(None, link)]));
     assert_eq!(lookup("2001:db9::5"), None);
 }

@@ -316,6 +316,88 @@ fn a_successor_adopts_what_matches_and_sweeps_the_rest() {
 }
 
 #[test]
+fn others_routes_to_next_hops_are_followed_whatever_happens() {
+    let mut it = Loop::new(Netns::with_uplink());
+    let address = "198.51.100.7".parse().unwrap();
+    let way = |it: &mut Loop| -> Option<Vec<String>> {
+        it.settle();
+        let route = it.driver.links().lookup(address)?;
+        let gateways = route.next_hops.iter().filter_map(|(via, _)| *via);
+        Some(gateways.map(|via| via.to_string()).collect())
+    };
+    it.settle();
+    it.driver.watch([address].into());
+    assert_eq!(way(&mut it), None);
+    let script: [(&[&str], &[&str]); 7] = [
+        (
+            &["route", "add", "default", "via", "192.0.2.254"],
+            &["192.0.2.254"],
+        ),
+        (
+            &[
+                "route",
+                "add",
+                "198.51.0.0/16",
+                "via",
+                "192.0.2.2",
+                "metric",
+                "9",
+            ],
+            &["192.0.2.2"],
+        ),
+        (
+            &[
+                "route",
+                "add",
+                "198.51.0.0/16",
+                "via",
+                "192.0.2.3",
+                "metric",
+                "5",
+            ],
+            &["192.0.2.3"],
+        ),
+        // One that does not concern us, and ours: longer, and yet no way.
+        (
+            &["route", "add", "203.0.113.0/24", "via", "192.0.2.9"],
+            &["192.0.2.3"],
+        ),
+        (
+            &[
+                "route",
+                "add",
+                "198.51.100.0/24",
+                "via",
+                "192.0.2.4",
+                "proto",
+                "77",
+            ],
+            &["192.0.2.3"],
+        ),
+        (
+            &["route", "del", "198.51.0.0/16", "metric", "5"],
+            &["192.0.2.2"],
+        ),
+        (&["route", "add", "unreachable", "198.51.100.7"], &[]),
+    ];
+    for (command, expected) in script {
+        it.ns.ip(command);
+        assert_eq!(way(&mut it).unwrap(), expected, "{command:?}");
+    }
+    assert_eq!(it.resyncs, 1);
+    // The kernel takes routes away with their link, and says nothing.
+    it.ns.ip(&["route", "del", "unreachable", "198.51.100.7"]);
+    it.ns.ip(&["link", "set", "up0", "down"]);
+    assert_eq!(way(&mut it), None);
+    it.ns.ip(&["link", "set", "up0", "up"]);
+    it.ns
+        .ip(&["route", "add", "198.51.0.0/16", "via", "192.0.2.2"]);
+    assert_eq!(way(&mut it).unwrap(), ["192.0.2.2"]);
+    it.ns.ip(&["address", "flush", "dev", "up0"]);
+    assert_eq!(way(&mut it), None);
+}
+
+#[test]
 fn lost_events_come_to_light_by_a_dump() {
     let (mut it, _) = twenty_routes();
     let mut other = it.ns.socket();

@@ -16,6 +16,6 @@ pub mod route;
 
 pub use plan::{NodePlan, PlanError, plan};
 pub use route::{
-    Unresolved, desired_route, discard, endpoint_neighbours, endpoint_routes, learned_key, refusal,
-    resolve, static_routes,
+    Reach, Unresolved, desired_route, discard, endpoint_neighbours, endpoint_routes, learned_key,
+    reach, refusal, resolve, static_routes,
 };

@@ -50,6 +50,8 @@ pub struct NodePlan {
     pub addresses: Vec<IpAddr>,
     /// The ranges of its pods, IPv4. Packets to unused addresses in them are dropped.
     pub pod_cidrs: Vec<IpNet>,
+    /// The default route may lead to a next hop.
+    pub default_route_resolves: bool,
     /// What is wrong. Their `source` and `line` are for [`Index::locate`](resources::Index::locate) to fill in.
     pub problems: Vec<Problem>,
 }
@@ -109,6 +111,8 @@ pub fn plan(cluster: &ClusterState, node_name: &str) -> Result<NodePlan, PlanErr
         listen_port: listen_port(cluster, node_name),
         addresses: node.internal_ips().collect(),
         pod_cidrs,
+        default_route_resolves: setting(cluster, node_name, |spec| spec.resolve_by_default_route)
+            .unwrap_or(true),
         problems,
     })
 }

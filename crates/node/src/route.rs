@@ -6,7 +6,9 @@ mod tests;
 use std::net::IpAddr;
 
 use dataplane::link::UnderlayRoute;
-use dataplane::{LinkIndex, Links, Neighbour, NeighbourKey, NextHop, Route, RouteKey, RouteKind};
+use dataplane::{
+    Link, LinkIndex, Links, Neighbour, NeighbourKey, NextHop, Route, RouteKey, RouteKind,
+};
 use ipnet::IpNet;
 use smallvec::{SmallVec, smallvec};
 
@@ -47,24 +49,29 @@ pub fn refusal(prefix: IpNet, plan: &NodePlan) -> Option<Unresolved> {
     Some(unresolved(format!("inside this node's own {own}")))
 }
 
-/// The route over these next hops, as the kernel's own longest match would reach them; equal ones merged.
-///
-/// A next hop on a connected subnet is used as it is; one further away is reached through the gateway of the route
-/// that somebody else has towards it. Routes of ours never serve for that, so that no route depends on itself.
+/// How a next hop is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reach {
+    /// What a route through it has for next hops in the kernel, sorted: itself where it is on a link, else the gateways to it.
+    pub next_hops: SmallVec<[NextHop; 1]>,
+    /// The IGP cost (RFC 4271 §9.1.2.2 e): one more than the metric of the route to it, 0 where it is on a
+    /// link.
+    pub cost: u32,
+}
+
+/// The route over these next hops, `None` for one that can't be reached; equal ones merged.
 ///
 /// # Errors
 ///
-/// When none of the next hops can be reached.
-pub fn resolve(
-    next_hops: &[bgp_wire::NextHop],
-    links: &Links,
-    plan: &NodePlan,
+/// When none of the next hops can be reached: why the first of them can't.
+pub fn resolve<'a>(
+    next_hops: impl IntoIterator<Item = &'a Result<Reach, Unresolved>>,
 ) -> Result<Route, Unresolved> {
     let mut hops: SmallVec<[NextHop; 1]> = SmallVec::new();
     let mut reason = None;
     for next_hop in next_hops {
-        match resolve_one(next_hop.address(), links, plan) {
-            Ok(resolved) => hops.extend(resolved),
+        match next_hop {
+            Ok(reach) => hops.extend(reach.next_hops.iter().copied()),
             Err(error) => {
                 reason.get_or_insert(error);
             }
@@ -73,7 +80,8 @@ pub fn resolve(
     hops.sort_unstable();
     hops.dedup();
     if hops.is_empty() {
-        return Err(reason.unwrap_or_else(|| unresolved("no next hop".to_owned())));
+        let unknown = || unresolved("no next hop".to_owned());
+        return Err(reason.cloned().unwrap_or_else(unknown));
     }
     Ok(Route {
         kind: RouteKind::Unicast,
@@ -86,7 +94,7 @@ pub fn resolve(
 ///
 /// # Errors
 ///
-/// [`refusal`], or as [`resolve`].
+/// [`refusal`], or as [`reach`] and [`resolve`].
 pub fn desired_route(
     prefix: IpNet,
     next_hops: &[bgp_wire::NextHop],
@@ -96,7 +104,11 @@ pub fn desired_route(
     if let Some(refusal) = refusal(prefix, plan) {
         return Err(refusal);
     }
-    Ok((learned_key(prefix), resolve(next_hops, links, plan)?))
+    let next_hops: Vec<_> = next_hops
+        .iter()
+        .map(|next_hop| reach(next_hop.address(), links, plan))
+        .collect();
+    Ok((learned_key(prefix), resolve(&next_hops)?))
 }
 
 /// The routes to an endpoint's addresses, straight onto its host veth.
@@ -157,11 +169,17 @@ pub fn discard() -> Route {
     }
 }
 
-fn resolve_one(
-    address: IpAddr,
-    links: &Links,
-    plan: &NodePlan,
-) -> Result<SmallVec<[NextHop; 1]>, Unresolved> {
+/// How the kernel's own longest match would reach a next hop.
+///
+/// One on a connected subnet is reached directly; one further away through the gateway of the route that somebody else has
+/// towards it. Routes of ours never serve for that, so that no route depends on itself. A link that is down or without
+/// carrier leads nowhere, and what is on its subnet is not looked for elsewhere by a route that is less specific: the
+/// default route would claim to lead to a ToR whose cable was pulled.
+///
+/// # Errors
+///
+/// When it can't be reached, with the reason.
+pub fn reach(address: IpAddr, links: &Links, plan: &NodePlan) -> Result<Reach, Unresolved> {
     let on_us = |net: &IpNet| net.addr() == address;
     if plan.addresses.contains(&address)
         || links
@@ -173,61 +191,109 @@ fn resolve_one(
             "next hop {address} is this node itself"
         )));
     }
-    let direct = |link| NextHop {
+    let subnet = connected(address, links);
+    let route = links.lookup(address);
+    let length = route.map(|route| route.prefix.prefix_len());
+    match (subnet, route) {
+        // The subnet's own route is among the others'; only one that is more specific wins.
+        (Some((subnet, link)), _) if length.is_none_or(|length| length <= subnet) => {
+            match link.trouble() {
+                None => Ok(Reach {
+                    next_hops: smallvec![direct(address, link.index)],
+                    cost: 0,
+                }),
+                Some(trouble) => Err(unresolved(format!(
+                    "next hop {address} can't be reached: {} {trouble}",
+                    link.name
+                ))),
+            }
+        }
+        (_, Some(route)) => by_route(address, route, links, plan),
+        (_, None) => Err(unresolved(format!("no route to next hop {address}"))),
+    }
+}
+
+/// A next hop that a route of somebody else leads to.
+fn by_route(
+    address: IpAddr,
+    route: &UnderlayRoute,
+    links: &Links,
+    plan: &NodePlan,
+) -> Result<Reach, Unresolved> {
+    if route.prefix.prefix_len() == 0 && !plan.default_route_resolves {
+        return Err(unresolved(format!(
+            "only the default route leads to next hop {address}, which does not count (resolveByDefaultRoute)"
+        )));
+    }
+    if route.next_hops.is_empty() {
+        let prefix = route.prefix;
+        return Err(unresolved(format!(
+            "next hop {address} can't be reached: the route to {prefix} drops packets"
+        )));
+    }
+    let trouble = |link: &LinkIndex| {
+        let link = links.links.get(link)?;
+        Some((link, link.trouble()?))
+    };
+    let mut hops: SmallVec<[NextHop; 1]> = route
+        .next_hops
+        .iter()
+        .filter(|(_, link)| trouble(link).is_none())
+        .map(|&(via, link)| match via {
+            Some(via) => gateway(via, link, links),
+            None => direct(address, link),
+        })
+        .collect();
+    if hops.is_empty() {
+        let troubles = route
+            .next_hops
+            .iter()
+            .filter_map(|(_, link)| trouble(link))
+            .map(|(link, trouble)| format!("{} {trouble}", link.name));
+        let mut troubles: Vec<_> = troubles.collect();
+        troubles.dedup();
+        return Err(unresolved(format!(
+            "next hop {address} can't be reached: {}",
+            troubles.join(", ")
+        )));
+    }
+    let on_link = route.next_hops.iter().any(|(via, _)| via.is_none());
+    hops.sort_unstable();
+    hops.dedup();
+    Ok(Reach {
+        next_hops: hops,
+        // The metrics of connected routes tell links apart for other purposes: two ToRs on two links are equally near. What
+        // needs a gateway is further away than either.
+        cost: match on_link {
+            true => 0,
+            false => route.priority.saturating_add(1),
+        },
+    })
+}
+
+fn direct(address: IpAddr, link: LinkIndex) -> NextHop {
+    NextHop {
         via: Some(address),
         link,
         onlink: false,
-    };
-    let hops = match (connected(address, links), underlay(address, links)) {
-        // The subnet's own route is among the others'; only one that is more specific wins.
-        (Some((length, link)), route)
-            if route.is_none_or(|route| route.prefix.prefix_len() <= length) =>
-        {
-            smallvec![direct(link)]
-        }
-        (_, Some(route)) => route
-            .next_hops
-            .iter()
-            .filter(|(_, link)| links.links.get(link).is_none_or(|link| link.up))
-            .map(|&(via, link)| via.map_or_else(|| direct(link), |via| gateway(via, link, links)))
-            .collect::<SmallVec<[NextHop; 1]>>(),
-        _ => return Err(unresolved(format!("no route to next hop {address}"))),
-    };
-    if hops.is_empty() {
-        return Err(unresolved(format!(
-            "every link towards next hop {address} is down"
-        )));
     }
-    Ok(hops)
 }
 
 /// The most specific subnet of ours that holds the address: its length, and the link.
-fn connected(address: IpAddr, links: &Links) -> Option<(u8, LinkIndex)> {
-    let usable = links
-        .links
-        .values()
-        .filter(|link| link.up && !link.loopback);
-    usable
+fn connected(address: IpAddr, links: &Links) -> Option<(u8, &Link)> {
+    let links = links.links.values().filter(|link| !link.loopback);
+    links
         .flat_map(|link| link.addresses.iter().map(move |net| (net, link)))
         .filter(|(net, _)| net.prefix_len() < net.max_prefix_len() && net.contains(&address))
-        // Where two links are on one subnet, the one with carrier can deliver.
+        // Where two links are on one subnet, the one that works can deliver.
         .max_by_key(|(net, link)| {
             (
                 net.prefix_len(),
-                link.carrier,
+                link.trouble().is_none(),
                 std::cmp::Reverse(link.index),
             )
         })
-        .map(|(net, link)| (net.prefix_len(), link.index))
-}
-
-/// The others' route that the kernel would choose.
-fn underlay(address: IpAddr, links: &Links) -> Option<&UnderlayRoute> {
-    links
-        .underlay
-        .iter()
-        .filter(|route| route.prefix.contains(&address))
-        .max_by_key(|route| (route.prefix.prefix_len(), std::cmp::Reverse(route.priority)))
+        .map(|(net, link)| (net.prefix_len(), link))
 }
 
 /// A gateway on a link. The kernel believes that it is there by itself only where a subnet says so.

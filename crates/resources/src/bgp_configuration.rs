@@ -44,6 +44,9 @@ pub struct BgpConfigurationSpec {
     /// Whether graceful restart is offered where the peer says nothing else. True by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub graceful_restart: Option<bool>,
+    /// Whether the default route may lead to a next hop. True by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolve_by_default_route: Option<bool>,
 }
 
 impl BgpConfigurationSpec {

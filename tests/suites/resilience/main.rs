@@ -4,6 +4,7 @@
 mod agent;
 mod pods;
 mod sessions;
+mod two_tors;
 
 use std::net::Ipv4Addr;
 use std::process::ExitCode;
@@ -68,6 +69,7 @@ fn main() -> ExitCode {
         ),
         Case::new("kill_9_amid_a_burst_of_pods", rack.clone(), pods::burst),
     ];
+    let rack_of_two = rack.clone();
     let impatient = Shape {
         graceful_restart: false,
         // An agent that starts takes such a router's first KEEPALIVE as the end of what it has to tell.
@@ -82,6 +84,26 @@ fn main() -> ExitCode {
         &impatient,
         sessions::without_graceful_restart,
     );
+    let two_tors = Shape {
+        two_tors: true,
+        ..rack_of_two
+    };
+    let every = [Kind::Bird, Kind::Margay];
+    let carrier = Case::each(
+        &every,
+        "a_tor_without_power_costs_milliseconds",
+        &two_tors,
+        two_tors::no_power,
+    );
+    let others = [
+        Case::new(
+            "a_way_that_is_longer_is_second",
+            two_tors.clone(),
+            two_tors::longer_way,
+        ),
+        Case::new("a_link_or_its_address_goes", two_tors, two_tors::link_goes),
+    ];
+    let loss = loss.into_iter().chain(carrier).chain(others);
     cases.extend(ours.into_iter().chain(loss).map(|case| case.with("ip")));
     suite(cases)
 }

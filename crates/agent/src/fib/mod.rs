@@ -9,9 +9,11 @@
 //! tells it faster than the kernel takes it waits. Netlink calls block this thread, which does nothing else.
 //! Stopping leaves the kernel as it is: what we installed goes on forwarding.
 
+mod next_hops;
 mod state;
 mod thread;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
@@ -35,12 +37,13 @@ const ADD_TIMEOUT: Duration = Duration::from_secs(10);
 /// What the thread is told.
 pub(crate) enum Command {
     Plan(Arc<NodePlan>),
-    Paths(bgp_net::Routes),
+    Paths(bgp_net::Handle, bgp_net::Routes),
     EndpointUp(Endpoint, SyncSender<Result<(), String>>),
     EndpointDown(Endpoint),
     Endpoints(Vec<Endpoint>),
     View(oneshot::Sender<View>),
     Numbers(oneshot::Sender<Numbers>),
+    Unreachable(oneshot::Sender<BTreeMap<IpAddr, String>>),
     Stop,
 }
 
@@ -80,9 +83,16 @@ impl Fib {
         self.tell(Command::Plan(plan)).await;
     }
 
-    /// Where best paths come from.
-    pub async fn set_paths(&self, routes: bgp_net::Routes) {
-        self.tell(Command::Paths(routes)).await;
+    /// Where best paths come from, and who is told which next hops can be reached.
+    pub async fn set_paths(&self, speaker: bgp_net::Handle, routes: bgp_net::Routes) {
+        self.tell(Command::Paths(speaker, routes)).await;
+    }
+
+    /// The next hops that can't be reached, with the reason; `None` when the thread is gone.
+    pub async fn unreachable(&self) -> Option<BTreeMap<IpAddr, String>> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(Command::Unreachable(reply)).await;
+        answer.await.ok()
     }
 
     /// The MTU that a pod's packets fit through on their way out of this node, in octets; `None` while it is unknown.

@@ -5,6 +5,7 @@
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,9 +15,10 @@ use ipnet::IpNet;
 use node::NodePlan;
 use smallvec::SmallVec;
 
+use super::next_hops::NextHops;
 use crate::pods::Endpoint;
 
-type NextHops = SmallVec<[bgp_wire::NextHop; 1]>;
+type Hops = SmallVec<[bgp_wire::NextHop; 1]>;
 
 /// The sources of the desired state.
 ///
@@ -27,16 +29,21 @@ pub(super) struct State {
     plan: Option<Arc<NodePlan>>,
     endpoints: BTreeMap<LinkIndex, Endpoint>,
     /// Best paths by prefix; without next hops what goes there is discarded.
-    learned: BTreeMap<IpNet, NextHops>,
+    learned: BTreeMap<IpNet, Hops>,
     unresolved: BTreeMap<IpNet, String>,
+    next_hops: NextHops,
+    /// Unresolved, yet their routes stay until the speaker has heard of it.
+    held: BTreeSet<IpNet>,
     /// The keys of routes that the plan itself asks for.
     static_keys: BTreeSet<RouteKey>,
     /// Learned from a speaker that has ended; its successor has not said the same yet.
     former: BTreeSet<IpNet>,
-    /// Links or plan changed: every learned route resolves anew.
+    /// The plan changed: every learned route resolves anew.
     resolve_all: bool,
+    /// Links changed: every next hop is looked at again.
+    links_changed: bool,
     /// How the next hops that were resolved last resolve: neighbouring prefixes mostly share theirs.
-    resolved: Option<(NextHops, Route)>,
+    resolved: Option<(Hops, Route)>,
     sources: Sources,
 }
 
@@ -124,6 +131,53 @@ impl State {
     /// Another speaker begins to tell its best paths. What its predecessor told stays until it has told all.
     pub(super) fn new_paths(&mut self) {
         self.former = self.learned.keys().copied().collect();
+        self.next_hops.new_speaker();
+    }
+
+    /// The speaker is gone: it will not choose other paths.
+    pub(super) fn paths_ended(&mut self, reconciler: &mut Reconciler) {
+        self.next_hops.new_speaker();
+        self.release(reconciler);
+    }
+
+    /// Next hops came into use (true) or went out of it. Those there are now are to be [watched](Self::watched).
+    pub(super) fn next_hop_news(&mut self, news: Vec<(IpAddr, bool)>) {
+        self.next_hops.news(news);
+    }
+
+    /// The addresses to which the kernel's ways matter.
+    pub(super) fn watched(&self) -> BTreeSet<IpAddr> {
+        self.next_hops.addresses()
+    }
+
+    /// What the speaker is to be told of next hops, to be followed by [`next_hops_sent`](Self::next_hops_sent).
+    pub(super) fn next_hops_untold(&self) -> Vec<(IpAddr, Option<u32>)> {
+        self.next_hops.untold()
+    }
+
+    /// The speaker was told.
+    pub(super) fn next_hops_sent(&mut self) {
+        self.next_hops.sent();
+    }
+
+    /// The speaker has acted upon what it was told so many times.
+    pub(super) fn next_hops_taken(&mut self, times: u64, reconciler: &mut Reconciler) {
+        self.next_hops.taken(times);
+        if !self.next_hops.speaker_is_behind() {
+            self.release(reconciler);
+        }
+    }
+
+    /// Gives up the routes that were held for the speaker's sake.
+    fn release(&mut self, reconciler: &mut Reconciler) {
+        for prefix in std::mem::take(&mut self.held) {
+            self.set_learned(prefix, None, reconciler);
+        }
+    }
+
+    /// Why next hops can't be reached, of those that can't.
+    pub(super) fn unreachable(&self) -> BTreeMap<IpAddr, String> {
+        self.next_hops.unreachable()
     }
 
     /// Best paths changed.
@@ -143,9 +197,13 @@ impl State {
             if next_hops.is_empty() && !blackhole {
                 self.unlearn(prefix, reconciler);
             } else {
+                for next_hop in &next_hops {
+                    self.next_hops.mention(next_hop.address());
+                }
                 // What is resolved anew in a moment need not be now.
-                if !self.resolve_all {
-                    self.learn(prefix, &next_hops, links, reconciler);
+                if let (false, Some(plan)) = (self.resolve_all, self.plan.as_deref()) {
+                    self.next_hops.evaluate(links, plan, false);
+                    self.learn(prefix, &next_hops, reconciler);
                 }
                 self.learned.insert(prefix, next_hops);
             }
@@ -157,12 +215,14 @@ impl State {
         for prefix in std::mem::take(&mut self.former) {
             self.unlearn(prefix, reconciler);
         }
+        self.next_hops.forget_unasked();
         self.sources.paths = true;
     }
 
     fn unlearn(&mut self, prefix: IpNet, reconciler: &mut Reconciler) {
         self.learned.remove(&prefix);
         self.unresolved.remove(&prefix);
+        self.held.remove(&prefix);
         self.set_learned(prefix, None, reconciler);
     }
 
@@ -174,32 +234,27 @@ impl State {
         }
     }
 
-    fn learn(
-        &mut self,
-        prefix: IpNet,
-        next_hops: &NextHops,
-        links: &Links,
-        reconciler: &mut Reconciler,
-    ) {
-        let route = match self.resolve(prefix, next_hops, links) {
+    fn learn(&mut self, prefix: IpNet, next_hops: &Hops, reconciler: &mut Reconciler) {
+        self.held.remove(&prefix);
+        let route = match self.resolve(prefix, next_hops) {
             Ok(route) => {
                 self.unresolved.remove(&prefix);
                 Some(route)
             }
             Err(reason) => {
                 self.unresolved.insert(prefix, reason);
+                let waits = self.next_hops.speaker_is_behind();
+                if waits && reconciler.is_installed(node::learned_key(prefix)) {
+                    self.held.insert(prefix);
+                    return;
+                }
                 None
             }
         };
         self.set_learned(prefix, route, reconciler);
     }
 
-    fn resolve(
-        &mut self,
-        prefix: IpNet,
-        next_hops: &NextHops,
-        links: &Links,
-    ) -> Result<Route, String> {
+    fn resolve(&mut self, prefix: IpNet, next_hops: &Hops) -> Result<Route, String> {
         let Some(plan) = self.plan.as_deref() else {
             return Err("the configuration doesn't say enough yet".to_owned());
         };
@@ -214,26 +269,22 @@ impl State {
         if next_hops.is_empty() {
             return Ok(node::discard());
         }
-        let route = node::resolve(next_hops, links, plan).map_err(|error| error.to_string())?;
+        let verdicts = next_hops
+            .iter()
+            .filter_map(|next_hop| self.next_hops.verdict(next_hop.address()));
+        let route = node::resolve(verdicts).map_err(|error| error.to_string())?;
         self.resolved = Some((next_hops.clone(), route.clone()));
         Ok(route)
     }
 
     /// Next hops may resolve otherwise than before.
     pub(super) fn links_changed(&mut self) {
-        self.resolve_all = true;
+        self.links_changed = true;
     }
 
     /// Brings the reconciler up to date; to be called before it plans.
     pub(super) fn settle(&mut self, links: &Links, reconciler: &mut Reconciler) {
-        if std::mem::take(&mut self.resolve_all) {
-            self.resolved = None;
-            let learned = std::mem::take(&mut self.learned);
-            for (prefix, next_hops) in &learned {
-                self.learn(*prefix, next_hops, links, reconciler);
-            }
-            self.learned = learned;
-        }
+        self.resolve_again(links, reconciler);
         let Sources {
             endpoints,
             paths,
@@ -243,6 +294,28 @@ impl State {
             self.sources.swept = true;
             reconciler.sweep();
         }
+    }
+
+    /// Resolves what may resolve otherwise than before.
+    fn resolve_again(&mut self, links: &Links, reconciler: &mut Reconciler) {
+        let Some(plan) = self.plan.as_deref() else {
+            return;
+        };
+        let links_changed = std::mem::take(&mut self.links_changed);
+        let all = std::mem::take(&mut self.resolve_all);
+        let changed = self.next_hops.evaluate(links, plan, links_changed || all);
+        if changed.is_empty() && !all {
+            return;
+        }
+        self.resolved = None;
+        let learned = std::mem::take(&mut self.learned);
+        for (prefix, next_hops) in &learned {
+            let concerned = |next_hop: &bgp_wire::NextHop| changed.contains(&next_hop.address());
+            if all || next_hops.iter().any(concerned) {
+                self.learn(*prefix, next_hops, reconciler);
+            }
+        }
+        self.learned = learned;
     }
 
     /// The MTU that a pod's packets fit through on their way out of this node, in octets: the smallest of the links that hold
@@ -279,6 +352,7 @@ impl State {
             summary: reconciler.summary(),
             counters: reconciler.counters(),
             unresolved: self.unresolved.len(),
+            next_hops: self.next_hops.count(),
             paths_synced: self.sources.paths,
             idle: self.sources.swept && !reconciler.has_work(),
             last_error: None,
@@ -310,6 +384,8 @@ pub struct Numbers {
     pub counters: dataplane::Counters,
     /// Learned prefixes for which there can be no route.
     pub unresolved: usize,
+    /// Next hops of the RIB that can be reached, and those that can't.
+    pub next_hops: (usize, usize),
     /// The speaker has told all its best paths.
     pub paths_synced: bool,
     /// Inherited routes have been swept, and nothing waits to be written.

@@ -33,6 +33,8 @@ struct Thread {
     kernel: AsyncFd<OwnedFd>,
     inbox: mpsc::Receiver<Command>,
     paths: Option<bgp_net::Routes>,
+    /// Who chooses the best paths, as long as `paths` is there.
+    speaker: Option<bgp_net::Handle>,
     waiting: Vec<Waiting>,
     resync_at: Instant,
     last_error: Option<(Instant, String)>,
@@ -87,6 +89,7 @@ impl Thread {
             driver,
             inbox,
             paths: None,
+            speaker: None,
             waiting: Vec::new(),
             resync_at: now() + RESYNC,
             last_error: None,
@@ -100,12 +103,15 @@ impl Thread {
             let retry = self.driver.poll_timeout().map(|(at, _)| at);
             let timeout = retry.map_or(self.resync_at, |at| at.min(self.resync_at));
             let busy = self.driver.has_work();
+            let untold = self.state.next_hops_untold();
+            let tells = !untold.is_empty() && self.speaker.is_some();
             tokio::select! {
                 biased;
                 command = self.inbox.recv() => match command {
                     None | Some(Command::Stop) => return,
                     Some(command) => self.obey(command),
                 },
+                told = tell(self.speaker.as_ref(), untold), if tells => self.told(told),
                 () = readable(&self.kernel) => {}
                 feed = next(&mut self.paths) => self.learn(feed),
                 // Nothing to wait for while there's work: the branches above had their chance.
@@ -176,9 +182,10 @@ impl Thread {
         let (links, reconciler) = self.driver.parts();
         match command {
             Command::Plan(plan) => self.state.set_plan(plan, reconciler),
-            Command::Paths(paths) => {
+            Command::Paths(speaker, paths) => {
                 self.state.new_paths();
                 self.paths = Some(paths);
+                self.speaker = Some(speaker);
             }
             Command::EndpointUp(endpoint, reply) => {
                 let keys = self.state.endpoint_up(endpoint, reconciler);
@@ -191,7 +198,16 @@ impl Thread {
             // Who asked may be gone.
             Command::View(reply) => drop(reply.send(self.state.view(links, reconciler))),
             Command::Numbers(reply) => drop(reply.send(self.numbers())),
+            Command::Unreachable(reply) => drop(reply.send(self.state.unreachable())),
             Command::Stop => {}
+        }
+    }
+
+    fn told(&mut self, told: Result<(), bgp_net::Error>) {
+        match told {
+            Ok(()) => self.state.next_hops_sent(),
+            // Its feed ends too, in a moment.
+            Err(_) => self.speaker = None,
         }
     }
 
@@ -215,8 +231,19 @@ impl Thread {
                 );
                 self.state.paths_synced(reconciler);
             }
-            // The speaker ended with the process; what it said last stays.
-            None => self.paths = None,
+            Some(bgp_net::RouteFeed::NextHops(news)) => {
+                self.state.next_hop_news(news);
+                self.driver.watch(self.state.watched());
+            }
+            Some(bgp_net::RouteFeed::NextHopsTaken(times)) => {
+                self.state.next_hops_taken(times, reconciler);
+            }
+            // The speaker ended; what it said last stays.
+            None => {
+                self.paths = None;
+                self.speaker = None;
+                self.state.paths_ended(reconciler);
+            }
         }
     }
 }
@@ -230,6 +257,17 @@ async fn readable(kernel: &AsyncFd<OwnedFd>) {
             return;
         }
         guard.clear_ready();
+    }
+}
+
+/// Tells the speaker what it wants to know of next hops. Cancel safe.
+async fn tell(
+    speaker: Option<&bgp_net::Handle>,
+    costs: Vec<(std::net::IpAddr, Option<u32>)>,
+) -> Result<(), bgp_net::Error> {
+    match speaker {
+        Some(speaker) => speaker.set_next_hops(costs).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -1,5 +1,8 @@
 //! The RIB's views to those of the API.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
 use api::{BgpPath, BgpRoute, PathState};
 use bgp::rib::{self, ExportView, PathView, RouteView, Selection};
 use bgp_wire::Attributes;
@@ -13,7 +16,7 @@ pub(super) fn selection(prefix: Option<&str>) -> Result<Selection, String> {
     let Some(text) = prefix else {
         return Ok(Selection::All);
     };
-    if let Ok(address) = text.parse::<std::net::IpAddr>() {
+    if let Ok(address) = text.parse::<IpAddr>() {
         return Ok(Selection::Covering(address.into()));
     }
     text.parse::<IpNet>().map(|prefix| Selection::Within(prefix.trunc())).map_err(|_| {
@@ -21,13 +24,16 @@ pub(super) fn selection(prefix: Option<&str>) -> Result<Selection, String> {
     })
 }
 
+/// Why next hops can't be reached.
+type Unreachable = BTreeMap<IpAddr, String>;
+
 /// The Loc-RIB or an Adj-RIB-In.
-pub(super) fn routes(views: Vec<RouteView>) -> Vec<BgpRoute> {
+pub(super) fn routes(views: Vec<RouteView>, unreachable: &Unreachable) -> Vec<BgpRoute> {
     views
         .into_iter()
         .map(|view| BgpRoute {
             prefix: view.prefix,
-            paths: view.paths.iter().map(path).collect(),
+            paths: view.paths.iter().map(|it| path(it, unreachable)).collect(),
         })
         .collect()
 }
@@ -59,13 +65,19 @@ pub(super) fn exports(views: Vec<ExportView>) -> Vec<BgpRoute> {
         .collect()
 }
 
-fn path(view: &PathView) -> BgpPath {
+fn path(view: &PathView, unreachable: &Unreachable) -> BgpPath {
     let (state, reason) = match &view.state {
         rib::PathState::Best(why) => (PathState::Best, why.to_string()),
         rib::PathState::Lost(why) if view.multipath => (PathState::Multipath, why.to_string()),
         rib::PathState::Lost(why) => (PathState::Candidate, why.to_string()),
         rib::PathState::Unreachable => {
-            (PathState::Candidate, "next hop can't be reached".to_owned())
+            let next_hop = view.attributes.next_hop.map(|it| it.address());
+            let reason = next_hop.and_then(|address| unreachable.get(&address));
+            let unknown = || "its next hop is being looked at".to_owned();
+            (
+                PathState::Candidate,
+                reason.cloned().unwrap_or_else(unknown),
+            )
         }
         rib::PathState::Rejected(rejected) => (PathState::Rejected, rejected.to_string()),
     };

@@ -153,13 +153,14 @@ async fn bgp_routes(
     let speaker = speaker(&agent)?;
     let selection = bgp_routes::selection(query.prefix.as_deref())
         .map_err(|message| Refusal(StatusCode::BAD_REQUEST, message))?;
+    // Why a path can't be used is the dataplane's knowledge.
+    let unreachable = agent.fib.unreachable().await.ok_or_else(stopping)?;
+    let show = |views| bgp_routes::routes(views, &unreachable);
     let routes = match (query.from, query.to) {
-        (None, None) => Some(speaker.routes(selection).await.map(bgp_routes::routes)),
+        (None, None) => Some(speaker.routes(selection).await.map(show)),
         (Some(peer), None) => {
             let answer = speaker.routes_from(peer, selection).await;
-            answer
-                .map(|views| views.map(bgp_routes::routes))
-                .transpose()
+            answer.map(|views| views.map(show)).transpose()
         }
         (None, Some(peer)) => {
             let answer = speaker.routes_to(peer, selection).await;

@@ -192,7 +192,7 @@ impl Driver {
             17 => {
                 let cost = Some(u32::from(script.u8())).filter(|cost| *cost < 128);
                 let next_hop = address(script.u8() % 8);
-                self.speaker.set_next_hop(next_hop.into(), cost);
+                self.speaker.set_next_hop(next_hop.into(), cost, self.now);
             }
             18 => self.views(),
             _ => match script.u8() {

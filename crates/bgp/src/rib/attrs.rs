@@ -1,8 +1,8 @@
 //! Attribute sets: each kept once for the whole speaker, named by four octets and counted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::BuildHasher;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use bgp_wire::{Attributes, Community, NextHop, Origin};
 use foldhash::fast::FixedState;
@@ -67,8 +67,14 @@ pub(super) struct AttrStore {
     hasher: FixedState,
     next_hops: slab::Slab<KnownNextHop>,
     next_hop_index: BTreeMap<NextHop, u32>,
-    /// What the caller said of addresses, whether or not a path uses them now.
+    /// What the caller said of addresses: whether or not a path uses them now, unless next hops are tracked.
     costs: BTreeMap<IpAddr, Option<u32>>,
+    /// Somebody finds out about next hops: one that nothing was said of is not reachable yet.
+    tracked: bool,
+    /// Next hops in use that nobody has said anything of yet.
+    unanswered: BTreeSet<IpAddr>,
+    /// Addresses that came into use or went out of it since they were last asked for.
+    next_hop_news: BTreeSet<IpAddr>,
     scratch: Vec<u8>,
     heap: usize,
 }
@@ -85,6 +91,9 @@ impl AttrStore {
             next_hops: slab::Slab::new(),
             next_hop_index: BTreeMap::new(),
             costs: BTreeMap::new(),
+            tracked: false,
+            unanswered: BTreeSet::new(),
+            next_hop_news: BTreeSet::new(),
             scratch: Vec::new(),
             heap: 0,
         }
@@ -143,11 +152,15 @@ impl AttrStore {
 
     fn use_next_hop(&mut self, next_hop: NextHop) -> u32 {
         let id = *self.next_hop_index.entry(next_hop).or_insert_with(|| {
-            let cost = self
-                .costs
-                .get(&next_hop.address())
-                .copied()
-                .unwrap_or(Some(0));
+            let address = next_hop.address();
+            let cost = self.costs.get(&address).copied().unwrap_or_else(|| {
+                if !self.tracked {
+                    return Some(0);
+                }
+                self.unanswered.insert(address);
+                self.next_hop_news.insert(address);
+                None
+            });
             let id = self.next_hops.insert(KnownNextHop {
                 next_hop,
                 refs: 0,
@@ -184,6 +197,7 @@ impl AttrStore {
             if known.refs == 0 {
                 let known = self.next_hops.remove(next_hop as usize);
                 self.next_hop_index.remove(&known.next_hop);
+                self.disused(known.next_hop.address());
             }
         }
         if self.entries.is_empty() {
@@ -216,8 +230,57 @@ impl AttrStore {
         }
     }
 
+    /// A next hop is gone; another one may have the same address.
+    fn disused(&mut self, address: IpAddr) {
+        if self.tracked && !self.uses(address) {
+            self.costs.remove(&address);
+            self.unanswered.remove(&address);
+            self.next_hop_news.insert(address);
+        }
+    }
+
+    /// Whether an attribute set has this address as its next hop.
+    fn uses(&self, address: IpAddr) -> bool {
+        let known = &self.next_hop_index;
+        match address {
+            IpAddr::V4(address) => known.contains_key(&NextHop::V4(address)),
+            IpAddr::V6(address) => {
+                let [first, last] = [0, u128::MAX].map(Ipv6Addr::from_bits);
+                let mut both = known.range(
+                    NextHop::V6WithLinkLocal(address, first)
+                        ..=NextHop::V6WithLinkLocal(address, last),
+                );
+                known.contains_key(&NextHop::V6(address)) || both.next().is_some()
+            }
+        }
+    }
+
+    /// From now on, no next hop is reachable before somebody says so, and [`poll_next_hops`](Self::poll_next_hops) tells
+    /// which there are. To be called while there are none.
+    pub(super) fn track_next_hops(&mut self) {
+        self.tracked = true;
+    }
+
+    /// The next hops that came into use (true) or went out of it since the last call.
+    pub(super) fn poll_next_hops(&mut self) -> Vec<(IpAddr, bool)> {
+        let news = std::mem::take(&mut self.next_hop_news);
+        news.into_iter()
+            .map(|address| (address, self.uses(address)))
+            .collect()
+    }
+
+    /// Whether there is a next hop that nobody has said anything about yet.
+    pub(super) fn awaits_next_hops(&self) -> bool {
+        !self.unanswered.is_empty()
+    }
+
     /// Notes the cost to an address; says whether that changes anything for a set in use.
     pub(super) fn set_cost(&mut self, address: IpAddr, cost: Option<u32>) -> bool {
+        // An answer about a next hop that has gone meanwhile is out of date when it comes back.
+        if self.tracked && !self.uses(address) {
+            return false;
+        }
+        self.unanswered.remove(&address);
         self.costs.insert(address, cost);
         let mut changed = false;
         for (_, known) in &mut self.next_hops {

@@ -364,8 +364,26 @@ impl Rib {
         }
     }
 
+    /// From now on somebody finds out about next hops: no path is used before [`set_next_hop`](Self::set_next_hop) has said
+    /// that its next hop can be reached. To be called before any route is known.
+    pub fn track_next_hops(&mut self) {
+        self.attrs.track_next_hops();
+    }
+
+    /// The next hops that came into use (true) or went out of it since the last call, where they are tracked.
+    pub fn poll_next_hops(&mut self) -> Vec<(IpAddr, bool)> {
+        self.attrs.poll_next_hops()
+    }
+
+    /// Whether next hops are tracked and nobody has said anything of some yet.
+    #[must_use]
+    pub fn awaits_next_hops(&self) -> bool {
+        self.attrs.awaits_next_hops()
+    }
+
     /// What the IGP says of an address that is a next hop: its cost, or `None` for not reachable. Of addresses that
-    /// nobody spoke of it is assumed that they are reachable and cost nothing.
+    /// nobody spoke of it is assumed that they are reachable and cost nothing, unless next hops are
+    /// [tracked](Self::track_next_hops).
     pub fn set_next_hop(&mut self, address: IpAddr, cost: Option<u32>) {
         if self.attrs.set_cost(address, cost) {
             for slot in 0..self.tables.len() {

@@ -311,9 +311,11 @@ impl Speaker {
                 .and_then(|peer| peer.session.poll_timeout());
             (*at, timeout.map_or("session", |(_, reason)| reason))
         });
+        // While next hops are awaited nothing of it can happen.
+        let restart = (!self.rib.awaits_next_hops()).then(|| self.restart.poll_timeout());
         session
             .into_iter()
-            .chain(self.restart.poll_timeout())
+            .chain(restart.flatten())
             .min_by_key(|(at, _)| *at)
     }
 
@@ -360,10 +362,24 @@ impl Speaker {
     }
 
     /// Tells the cost of the kernel's route to a next hop, `None` where there is none: paths are chosen anew at once
-    /// (RFC 4271 §9.1.2.2 e). A next hop that was never told of counts as reachable.
-    pub fn set_next_hop(&mut self, address: IpAddr, cost: Option<u32>) {
+    /// (RFC 4271 §9.1.2.2 e). A next hop that was never told of counts as reachable, unless next hops are tracked.
+    pub fn set_next_hop(&mut self, address: IpAddr, cost: Option<u32>, now: Instant) {
         self.rib.set_next_hop(address, cost);
         self.rib_changed = true;
+        self.check_sync(now);
+    }
+
+    /// From now on somebody asks [`poll_next_hops`](Self::poll_next_hops) and answers by
+    /// [`set_next_hop`](Self::set_next_hop): no path is used before its next hop is known to be reachable. For a speaker
+    /// that knows no routes yet.
+    pub fn track_next_hops(&mut self) {
+        self.rib.track_next_hops();
+    }
+
+    /// The next hops that came into use (true) or went out of it since the last call, where they are tracked. To be asked
+    /// before [`poll_routes`](Self::poll_routes).
+    pub fn poll_next_hops(&mut self) -> Vec<(IpAddr, bool)> {
+        self.rib.poll_next_hops()
     }
 
     /// Whether the routes that a predecessor knew are known again: every peer has sent End-of-RIB, or has had the time
@@ -375,6 +391,10 @@ impl Speaker {
     }
 
     fn check_sync(&mut self, now: Instant) {
+        // What can't be chosen yet for want of an answer would be missed by those who hold our routes for us.
+        if !self.restart.is_settled() && self.rib.awaits_next_hops() {
+            return;
+        }
         let sessions = self
             .peers
             .iter()

@@ -42,6 +42,16 @@ fn bgp(dc: &DataCentre) -> Result<String> {
              nodeSelector: rack == '{0}'\n  peerIP: {1}\n  asNumber: {2}\n",
             rack.name, rack.tor.address, rack.tor.asn
         )?;
+        let Some(second) = &rack.second_tor else {
+            continue;
+        };
+        // Its nodes are known to it by their addresses on its own segment.
+        write!(
+            text,
+            "---\napiVersion: margay.dev/v1alpha1\nkind: BGPPeer\nmetadata:\n  name: {}\nspec:\n  \
+             nodeSelector: rack == '{}'\n  peerIP: {}\n  asNumber: {}\n  sourceAddress: None\n",
+            second.name, rack.name, second.address, second.asn
+        )?;
     }
     Ok(text)
 }

@@ -21,6 +21,7 @@ pub(super) fn folder(shape: &Shape) -> PathBuf {
 /// Private 4-octet ASes (RFC 6996), one a router and one a node.
 const SPINE_AS: u32 = 4_200_000_000;
 const TOR_AS: u32 = 4_200_001_000;
+const SECOND_TOR_AS: u32 = 4_200_002_000;
 const NODE_AS: u32 = 4_200_010_000;
 
 /// The one AS of an iBGP mesh.
@@ -76,9 +77,14 @@ fn rack(shape: &Shape, number: u8) -> Result<Rack> {
             folder(shape).join(name),
         ));
     }
+    let second_tor = shape
+        .two_tors
+        .then(|| second_tor(shape, number, letter, &nodes))
+        .transpose()?;
     Ok(Rack {
         name: letter,
         subnet,
+        second_tor,
         tor: Router {
             name: format!("tor-{letter}"),
             namespace,
@@ -88,6 +94,32 @@ fn rack(shape: &Shape, number: u8) -> Result<Rack> {
             speaker: None,
         },
         nodes,
+    })
+}
+
+/// The other router of a rack, with a link to each node.
+fn second_tor(shape: &Shape, number: u8, letter: char, nodes: &[Node]) -> Result<Router> {
+    let name = format!("tor-{letter}2");
+    let address = Ipv4Addr::new(172, 21, number, 1);
+    let namespace = router_namespace(shape, &name)?;
+    net::segment(&namespace, SEGMENT)?;
+    net::address(&namespace, SEGMENT, Ipv4Net::new(address, 24)?)?;
+    let mut peers = Vec::new();
+    for (node, host) in nodes.iter().zip(11u8..) {
+        let port = format!("to-{letter}{}", host - 10);
+        let own = Ipv4Addr::new(172, 21, number, host);
+        net::cable((&node.namespace, "eth1"), (&namespace, &port))?;
+        net::plug(&namespace, &port, SEGMENT)?;
+        net::address(&node.namespace, "eth1", Ipv4Net::new(own, 24)?)?;
+        peers.push(own);
+    }
+    Ok(Router {
+        name,
+        namespace,
+        address,
+        asn: SECOND_TOR_AS + u32::from(number),
+        peers,
+        speaker: None,
     })
 }
 
@@ -136,11 +168,14 @@ fn start_speakers(dc: &mut DataCentre) -> Result<()> {
         return Ok(());
     };
     let asn_of = asns(dc);
-    let networks: Vec<(String, Ipv4Net)> = dc
+    let mut networks: Vec<(String, Ipv4Net)> = dc
         .racks
         .iter()
         .map(|rack| (rack.tor.name.clone(), rack.subnet))
         .collect();
+    for tor in dc.racks.iter().filter_map(|rack| rack.second_tor.as_ref()) {
+        networks.push((tor.name.clone(), Ipv4Net::new(tor.address, 24)?.trunc()));
+    }
     let (folder, hold_time) = (folder(&dc.shape), dc.shape.hold_time);
     let graceful_restart = dc.shape.graceful_restart;
     for router in dc.routers_mut() {
@@ -170,6 +205,10 @@ fn start_speakers(dc: &mut DataCentre) -> Result<()> {
 /// The AS of whoever has an address.
 fn asns(dc: &DataCentre) -> impl Fn(Ipv4Addr) -> Option<u32> + use<> {
     let mut known: Vec<(Ipv4Addr, u32)> = dc.nodes().map(|it| (it.address, it.asn)).collect();
+    for rack in &dc.racks {
+        let second = rack.second_tor.iter().flat_map(|tor| &tor.peers);
+        known.extend(second.copied().zip(rack.nodes.iter().map(|node| node.asn)));
+    }
     if let Some(spine) = &dc.spine {
         for (rack, theirs) in dc.racks.iter().zip(&spine.peers) {
             known.push((*theirs, rack.tor.asn));

@@ -44,6 +44,7 @@ fn links() -> Links {
     ];
     Links {
         links: all.into_iter().map(|link| (link.index, link)).collect(),
+        watched: std::collections::BTreeSet::default(),
         underlay: vec![
             route("192.0.2.0/24", 0, &[(None, 2)]),
             route("203.0.113.0/24", 0, &[(None, 4)]),
@@ -133,7 +134,7 @@ fn equal_paths_merge() {
 fn what_cannot_be_reached_says_why() {
     check(
         "203.0.113.9",
-        &expect!["unresolved: every link towards next hop 203.0.113.9 is down"],
+        &expect!["unresolved: next hop 203.0.113.9 can't be reached: eth2 is down"],
     );
     check(
         "192.0.2.1",
@@ -153,6 +154,58 @@ fn what_cannot_be_reached_says_why() {
         "2001:db8::1",
         &expect!["unresolved: no route to next hop 2001:db8::1"],
     );
+}
+
+#[test]
+fn a_link_that_leads_nowhere_is_not_passed_by_on_the_default_route() {
+    let mut links = links();
+    // The kernel drops the subnet's route with its link; the default route is left.
+    links
+        .underlay
+        .retain(|route| route.prefix != net("203.0.113.0/24"));
+    check_in(
+        &links,
+        "203.0.113.9",
+        &expect!["unresolved: next hop 203.0.113.9 can't be reached: eth2 is down"],
+    );
+    // A more specific route is another way, which somebody means.
+    let elsewhere = UnderlayRoute {
+        prefix: net("203.0.113.9/32"),
+        next_hops: vec![(Some(ip("192.0.2.254")), 2)],
+        priority: 0,
+    };
+    links.underlay.push(elsewhere);
+    check_in(&links, "203.0.113.9", &expect!["via 192.0.2.254 link 2"]);
+    // Without carrier a link is as good as down; of two ways one is left.
+    let eth0 = links.links.get_mut(&2).unwrap();
+    eth0.carrier = false;
+    check_in(
+        &links,
+        "192.0.2.9",
+        &expect!["unresolved: next hop 192.0.2.9 can't be reached: eth0 has no carrier"],
+    );
+    check_in(&links, "172.16.0.9", &expect!["via 198.51.100.253 link 3"]);
+    check_in(
+        &links,
+        "100.64.0.9",
+        &expect!["unresolved: next hop 100.64.0.9 can't be reached: eth0 has no carrier"],
+    );
+}
+
+#[test]
+fn costs_and_the_default_route() {
+    let cost = |address, plan: &NodePlan| {
+        let reach = super::reach(ip(address), &links(), plan);
+        reach.map(|reach| reach.cost).map_err(|it| it.reason)
+    };
+    let mut plan = node_plan();
+    assert_eq!(cost("192.0.2.9", &plan), Ok(0));
+    assert_eq!(cost("100.64.0.9", &plan), Ok(101));
+    plan.default_route_resolves = false;
+    assert_eq!(cost("192.0.2.9", &plan), Ok(0));
+    assert_eq!(cost("172.16.0.9", &plan), Ok(1));
+    let refused = cost("100.64.0.9", &plan).unwrap_err();
+    assert!(refused.contains("only the default route"), "{refused}");
 }
 
 #[test]

@@ -53,6 +53,7 @@ fn links(mtu: u32) -> Links {
     };
     Links {
         links: BTreeMap::from([(UPLINK, uplink)]),
+        watched: BTreeSet::new(),
         underlay: vec![connected],
     }
 }
@@ -269,6 +270,66 @@ fn learned_routes_follow_their_links() {
     let done = it.settle();
     assert!(matches!(done[..], [Op::AddRoute(..)]), "{done:?}");
     assert_eq!(it.state.numbers(&it.kernel).unresolved, 0);
+}
+
+#[test]
+fn the_speaker_is_told_of_next_hops_and_routes_stay_until_it_has_chosen() {
+    let (near, prefix) = ("10.0.1.1", "10.244.2.0/24");
+    let key = node::learned_key(prefix.parse().unwrap());
+    let near_address: IpAddr = near.parse().unwrap();
+    let mut it = Fixture::synced();
+    it.state.next_hop_news(vec![
+        (near_address, true),
+        ("192.0.2.1".parse().unwrap(), true),
+    ]);
+    it.settle();
+    let told = [
+        (near_address, Some(0)),
+        ("192.0.2.1".parse().unwrap(), None),
+    ];
+    assert_eq!(it.state.next_hops_untold(), told);
+    it.state.next_hops_sent();
+    it.state.next_hops_taken(1, &mut it.kernel);
+    it.paths(vec![change(prefix, Some(near))]);
+    it.settle();
+    assert!(it.kernel.is_installed(key));
+    assert_eq!(it.state.numbers(&it.kernel).next_hops, (1, 1));
+
+    // The cable is pulled.
+    it.links.links.get_mut(&UPLINK).unwrap().carrier = false;
+    it.state.links_changed();
+    assert_eq!(it.settle(), [], "there is nothing better yet");
+    assert_eq!(it.state.next_hops_untold(), [(near_address, None)]);
+    it.state.next_hops_sent();
+    assert_eq!(it.settle(), []);
+    it.state.next_hops_taken(2, &mut it.kernel);
+    assert_eq!(deleted(&it.settle()), [prefix]);
+
+    // Back, and gone for good before the speaker has said anything.
+    it.links.links.get_mut(&UPLINK).unwrap().carrier = true;
+    it.state.links_changed();
+    assert!(matches!(it.settle()[..], [Op::AddRoute(..)]));
+    it.state.next_hop_news(vec![(near_address, false)]);
+    it.paths(vec![change(prefix, None)]);
+    assert_eq!(deleted(&it.settle()), [prefix]);
+    assert_eq!(it.state.next_hops_untold(), []);
+}
+
+#[test]
+fn a_new_speaker_is_told_all_it_asks_for() {
+    let address: IpAddr = "10.0.1.1".parse().unwrap();
+    let mut it = Fixture::synced();
+    for _ in 0..2 {
+        it.state.new_paths();
+        it.state.next_hop_news(vec![(address, true)]);
+        it.settle();
+        assert_eq!(it.state.next_hops_untold(), [(address, Some(0))]);
+        it.state.next_hops_sent();
+    }
+    it.state.new_paths();
+    assert!(it.state.watched().contains(&address));
+    it.state.paths_synced(&mut it.kernel);
+    assert!(it.state.watched().is_empty(), "this one knows no path");
 }
 
 #[test]

@@ -201,6 +201,37 @@ fn an_unreachable_next_hop_is_not_used() {
 }
 
 #[test]
+fn a_tracked_next_hop_is_not_used_before_it_is_known() {
+    let mut bed = Bed::new();
+    bed.rib.track_next_hops();
+    bed.up(1, external(1, 65001));
+    bed.up(2, external(2, 65002));
+    bed.announce(1, &via(1, &[65001]), &["10.0.0.0/24", "10.0.1.0/24"]);
+    bed.announce(2, &via(2, &[65002, 65003]), &["10.0.0.0/24"]);
+    bed.drain_all();
+    assert!(bed.kernel.is_empty() && bed.rib.awaits_next_hops());
+    let both = [(address(1), true), (address(2), true)];
+    assert_eq!(bed.rib.poll_next_hops(), both);
+    assert_eq!(bed.rib.poll_next_hops(), []);
+    // The second answer is there first, and is as good as any.
+    bed.rib.set_next_hop(address(2), Some(0));
+    bed.drain_all();
+    assert_eq!(bed.kernel[&net("10.0.0.0/24")][0].address(), address(2));
+    bed.rib.set_next_hop(address(1), Some(0));
+    bed.drain_all();
+    assert_eq!(bed.kernel[&net("10.0.0.0/24")][0].address(), address(1));
+    assert!(!bed.rib.awaits_next_hops());
+    // It is forgotten with the last path that had it: what was known of it may be wrong when it comes back.
+    bed.withdraw(1, &["10.0.0.0/24", "10.0.1.0/24"]);
+    assert_eq!(bed.rib.poll_next_hops(), [(address(1), false)]);
+    bed.rib.set_next_hop(address(1), Some(0));
+    bed.announce(1, &via(1, &[65001]), &["10.0.0.0/24"]);
+    assert_eq!(bed.rib.poll_next_hops(), [(address(1), true)]);
+    bed.drain_all();
+    assert_eq!(bed.kernel[&net("10.0.0.0/24")][0].address(), address(2));
+}
+
+#[test]
 fn equal_paths_share() {
     let mut bed = Bed::new();
     bed.rib.set_decision(Decision::multipath(2));
