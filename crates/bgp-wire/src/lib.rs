@@ -13,6 +13,7 @@
 //! | [`open`], [`capability`] | OPEN and its capabilities (RFC 4271 §4.2, RFC 5492) |
 //! | [`update`], [`nlri`] | UPDATE and the prefixes in it (RFC 4271 §4.3, RFC 4760) |
 //! | [`attribute`], [`as_path`], [`community`] | path attributes (RFC 4271 §5, RFC 7606) |
+//! | [`pattern`] | what filters ask of AS paths and communities |
 //! | [`notification`] | NOTIFICATION: codes, subcodes, data (RFC 4271 §4.5, RFC 4486, RFC 6608, RFC 9003) |
 //! | [`route_refresh`] | ROUTE-REFRESH (RFC 2918, RFC 7313) |
 #![forbid(unsafe_code)]
@@ -27,6 +28,7 @@ pub mod header;
 pub mod nlri;
 pub mod notification;
 pub mod open;
+pub mod pattern;
 pub mod route_refresh;
 pub mod update;
 

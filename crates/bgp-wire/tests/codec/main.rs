@@ -9,6 +9,7 @@ mod captured;
 mod framing;
 mod matrix;
 mod notification;
+mod pattern;
 mod roundtrip;
 mod update;
 
