@@ -4,16 +4,22 @@
 //! [`Verdict::Accept`] or [`Verdict::Reject`] decides; one with [`Verdict::Next`] changes the attributes and lets the
 //! following ones decide. Matches see the attributes as they came, never as an earlier statement changed them.
 
+mod change;
+mod condition;
 mod prefix;
 #[cfg(test)]
 mod tests;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use bgp_wire::{Asn, Attributes, Community, ExtendedCommunity, Family, LargeCommunity, Origin};
+use bgp_wire::{Asn, Attributes};
 use ipnet::IpNet;
 use smallvec::SmallVec;
 
+pub(crate) use change::add;
+pub use change::{Change, NextHopChange};
+pub use condition::{Match, SourceKind};
 pub use prefix::{PrefixMatch, PrefixOperator, PrefixSet};
 
 /// An ordered list of statements and what holds when none decides. Cheap to clone; equal when its content is.
@@ -54,73 +60,6 @@ pub enum Verdict {
     Next,
 }
 
-/// A condition on a route.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Match {
-    /// Its family.
-    Family(Family),
-    /// Its prefix, against one other.
-    Prefix(PrefixMatch),
-    /// Its prefix is one of the set or lies inside one.
-    Inside(PrefixSet),
-    /// Where it came from.
-    Source(SourceKind),
-    /// Its next hop's address lies in this prefix.
-    NextHop(IpNet),
-    /// Its ORIGIN.
-    Origin(Origin),
-    /// The AS is somewhere in its AS_PATH.
-    AsPathContains(Asn),
-    /// Its AS_PATH starts with these, most recent first.
-    AsPathStartsWith(Vec<Asn>),
-    /// The AS is the last in its AS_PATH: the one that originated it.
-    AsPathOrigin(Asn),
-    /// Its AS_PATH's length, as the decision process counts, lies between the two.
-    AsPathLength(usize, usize),
-    /// It carries the community (RFC 1997).
-    Community(Community),
-    /// It carries the extended community (RFC 4360).
-    ExtendedCommunity(ExtendedCommunity),
-    /// It carries the large community (RFC 8092).
-    LargeCommunity(LargeCommunity),
-    /// Its LOCAL_PREF lies between the two; absent is 100.
-    LocalPref(u32, u32),
-    /// Its MULTI_EXIT_DISC lies between the two; absent is 0.
-    Med(u32, u32),
-}
-
-/// Where a route came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum SourceKind {
-    /// It starts here.
-    Local,
-    /// A peer of our own AS.
-    Internal,
-    /// A peer of another AS.
-    External,
-}
-
-/// A change to a route's attributes.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Change {
-    /// Sets LOCAL_PREF.
-    LocalPref(u32),
-    /// Sets or removes MULTI_EXIT_DISC. On export it survives the removal of a neighbour's MED.
-    Med(Option<u32>),
-    /// Adds a community, once.
-    AddCommunity(Community),
-    /// Removes a community.
-    RemoveCommunity(Community),
-    /// Replaces all communities.
-    Communities(Vec<Community>),
-    /// Adds a large community, once.
-    AddLargeCommunity(LargeCommunity),
-    /// Removes a large community.
-    RemoveLargeCommunity(LargeCommunity),
-    /// Prepends our own AS this many times, on top of what export to an external peer does anyway.
-    Prepend(u8),
-}
-
 /// A route as policy sees it.
 #[derive(Debug, Clone, Copy)]
 pub struct Candidate<'a> {
@@ -130,6 +69,10 @@ pub struct Candidate<'a> {
     pub attributes: &'a Attributes,
     /// Where it came from.
     pub source: SourceKind,
+    /// The address of the peer that it came from; `None` for a route of our own.
+    pub from: Option<IpAddr>,
+    /// The session that policy is asked for, on import or export, is one with an internal peer.
+    pub internal: bool,
 }
 
 /// What a policy says of one route.
@@ -143,6 +86,24 @@ pub enum Outcome {
 
 /// The statements, by position, whose changes an accepted route gets.
 pub type Applied = SmallVec<[u16; 4]>;
+
+/// What changes ask for that the attributes alone don't say.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Effects {
+    /// Where the next hop is to be.
+    pub next_hop: Option<NextHopChange>,
+}
+
+/// What a policy decides about a route, for a person.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Explanation {
+    /// It passes.
+    pub accepted: bool,
+    /// The statement that decided, or the default.
+    pub decided_by: String,
+    /// The statements that changed its attributes, in their order.
+    pub changed_by: Vec<String>,
+}
 
 impl Default for Policy {
     fn default() -> Self {
@@ -163,12 +124,7 @@ impl Policy {
         let per_prefix = statements
             .iter()
             .flat_map(|statement| &statement.matches)
-            .any(|condition| {
-                matches!(
-                    condition,
-                    Match::Family(_) | Match::Prefix(_) | Match::Inside(_)
-                )
-            });
+            .any(|condition| condition.asks_prefix());
         Self {
             inner: Arc::new(Inner {
                 statements,
@@ -214,109 +170,61 @@ impl Policy {
     /// Decides about one route; changes nothing.
     #[must_use]
     pub fn evaluate(&self, route: &Candidate<'_>) -> Outcome {
+        match self.decide(route) {
+            (Verdict::Reject, statement, _) => Outcome::Reject(statement),
+            (Verdict::Accept | Verdict::Next, _, applied) => Outcome::Accept(applied),
+        }
+    }
+
+    /// What it decides about a route, in the words that the operator knows its statements by.
+    #[must_use]
+    pub fn explain(&self, route: &Candidate<'_>) -> Explanation {
+        let (verdict, statement, applied) = self.decide(route);
+        Explanation {
+            accepted: verdict != Verdict::Reject,
+            decided_by: self.name_of(statement).to_owned(),
+            changed_by: applied
+                .iter()
+                .map(|&index| self.name_of(Some(index)).to_owned())
+                .collect(),
+        }
+    }
+
+    /// The verdict, the statement that it is by (`None`: the default), and those whose changes apply.
+    fn decide(&self, route: &Candidate<'_>) -> (Verdict, Option<u16>, Applied) {
         let mut applied = Applied::new();
         for (index, statement) in (0_u16..).zip(&self.inner.statements) {
-            if !statement
-                .matches
-                .iter()
-                .all(|condition| condition.holds(route))
-            {
+            let holds = |condition: &Match| condition.holds(route);
+            if !statement.matches.iter().all(holds) {
                 continue;
             }
             if statement.verdict == Verdict::Reject {
-                return Outcome::Reject(Some(index));
+                return (Verdict::Reject, Some(index), Applied::new());
             }
             if !statement.changes.is_empty() {
                 applied.push(index);
             }
             if statement.verdict == Verdict::Accept {
-                return Outcome::Accept(applied);
+                return (Verdict::Accept, Some(index), applied);
             }
         }
-        match self.inner.default {
-            Verdict::Reject => Outcome::Reject(None),
-            Verdict::Accept | Verdict::Next => Outcome::Accept(applied),
-        }
+        (self.inner.default, None, applied)
     }
 
-    /// Makes the changes of an accepted route. `local_asn` is what [`Change::Prepend`] prepends. Says whether one of
-    /// them set the MED.
-    pub fn apply(&self, applied: &[u16], attributes: &mut Attributes, local_asn: Asn) -> bool {
-        let mut sets_med = false;
-        for statement in applied
+    /// Makes the changes of an accepted route. `local_asn` is what [`Change::Prepend`] prepends. What they say beyond
+    /// the attributes is returned.
+    pub fn apply(&self, applied: &[u16], attributes: &mut Attributes, local_asn: Asn) -> Effects {
+        let mut effects = Effects::default();
+        for change in applied
             .iter()
             .filter_map(|&index| self.inner.statements.get(usize::from(index)))
+            .flat_map(|statement| &statement.changes)
         {
-            for change in &statement.changes {
-                sets_med |= matches!(change, Change::Med(_));
-                change.make(attributes, local_asn);
-            }
+            change.make(attributes, local_asn, &mut effects);
         }
-        sets_med
-    }
-}
-
-impl Match {
-    fn holds(&self, route: &Candidate<'_>) -> bool {
-        let attributes = route.attributes;
-        match self {
-            Self::Family(family) => *family == Family::of(route.prefix),
-            Self::Prefix(prefix) => prefix.holds(&route.prefix),
-            Self::Inside(set) => set.covers(&route.prefix),
-            Self::Source(kind) => *kind == route.source,
-            Self::NextHop(net) => attributes
-                .next_hop
-                .is_some_and(|next_hop| net.contains(&next_hop.address())),
-            Self::Origin(origin) => *origin == attributes.origin,
-            Self::AsPathContains(asn) => attributes.as_path.contains(*asn),
-            Self::AsPathStartsWith(asns) => {
-                let mut path = attributes.as_path.asns();
-                asns.iter().all(|asn| path.next() == Some(*asn))
-            }
-            Self::AsPathOrigin(asn) => attributes.as_path.origin() == Some(*asn),
-            Self::AsPathLength(min, max) => (*min..=*max).contains(&attributes.as_path.len()),
-            Self::Community(community) => attributes.communities.contains(community),
-            Self::ExtendedCommunity(community) => {
-                attributes.extended_communities.contains(community)
-            }
-            Self::LargeCommunity(community) => attributes.large_communities.contains(community),
-            Self::LocalPref(min, max) => {
-                (*min..=*max).contains(&attributes.local_pref.unwrap_or(DEFAULT_LOCAL_PREF))
-            }
-            Self::Med(min, max) => (*min..=*max).contains(&attributes.med.unwrap_or(0)),
-        }
+        effects
     }
 }
 
 /// The LOCAL_PREF of a route that has none: what every implementation takes by default.
 pub const DEFAULT_LOCAL_PREF: u32 = 100;
-
-impl Change {
-    fn make(&self, attributes: &mut Attributes, local_asn: Asn) {
-        match self {
-            Self::LocalPref(value) => attributes.local_pref = Some(*value),
-            Self::Med(value) => attributes.med = *value,
-            Self::AddCommunity(community) => add(&mut attributes.communities, *community),
-            Self::RemoveCommunity(community) => {
-                attributes.communities.retain(|other| other != community)
-            }
-            Self::Communities(communities) => attributes.communities.clone_from(communities),
-            Self::AddLargeCommunity(community) => {
-                add(&mut attributes.large_communities, *community)
-            }
-            Self::RemoveLargeCommunity(community) => attributes
-                .large_communities
-                .retain(|other| other != community),
-            Self::Prepend(times) => attributes.as_path.prepend(local_asn, usize::from(*times)),
-        }
-    }
-}
-
-/// Adds a value once.
-pub(crate) fn add<T: Ord>(list: &mut Vec<T>, value: T) {
-    if !list.contains(&value) {
-        list.push(value);
-        // Sorted, so that the order in which rules added them does not make two attribute sets of one.
-        list.sort_unstable();
-    }
-}

@@ -1,9 +1,9 @@
-use bgp_wire::{AsPath, Attributes, Community, Family, LargeCommunity, NextHop};
+use bgp_wire::{AsPath, Attributes, Community, Family, NextHop, Origin};
 use ipnet::IpNet;
 
 use super::{
-    Candidate, Change, Match, Outcome, Policy, PrefixMatch, PrefixOperator, PrefixSet, SourceKind,
-    Statement, Verdict,
+    Candidate, Change, Effects, Match, NextHopChange, Outcome, Policy, PrefixMatch, PrefixOperator,
+    PrefixSet, SourceKind, Statement, Verdict,
 };
 
 fn net(text: &str) -> IpNet {
@@ -24,6 +24,8 @@ fn holds(condition: &Match, prefix: &str) -> bool {
         prefix: net(prefix),
         attributes: &attributes(),
         source: SourceKind::External,
+        from: Some([192, 0, 2, 7].into()),
+        internal: false,
     })
 }
 
@@ -73,6 +75,12 @@ fn prefix_operators() {
 
 #[test]
 fn attribute_matches() {
+    let inside = |prefix| PrefixMatch {
+        prefix: net(prefix),
+        operator: PrefixOperator::In,
+        length: Some((24, 28)),
+    };
+    let (covering, other) = (inside("10.0.0.0/8"), inside("10.1.0.0/16"));
     let cases = [
         (Match::Family(Family::IPV4_UNICAST), true),
         (Match::Family(Family::IPV6_UNICAST), false),
@@ -88,16 +96,21 @@ fn attribute_matches() {
         (Match::AsPathOrigin(65001), false),
         (Match::AsPathLength(3, 3), true),
         (Match::AsPathLength(0, 2), false),
-        (Match::Community(Community(0x0001_0002)), true),
-        (Match::Community(Community(0x0001_0003)), false),
-        (
-            Match::LargeCommunity(LargeCommunity {
-                global: 1,
-                local1: 2,
-                local2: 3,
-            }),
-            false,
-        ),
+        (Match::Learned, true),
+        (Match::From([192, 0, 2, 7].into()), true),
+        (Match::From([192, 0, 2, 8].into()), false),
+        (Match::InternalSession(false), true),
+        (Match::InternalSession(true), false),
+        (Match::Origin(Origin::Igp), true),
+        (Match::Origin(Origin::Egp), false),
+        (Match::AsPath("65001 .* 65003".parse().unwrap()), true),
+        (Match::AsPath("65001 65003".parse().unwrap()), false),
+        (Match::Community("1:2".parse().unwrap()), true),
+        (Match::Community("1:3-9".parse().unwrap()), false),
+        (Match::Community("1:*:*".parse().unwrap()), false),
+        (Match::PrefixList(vec![other, covering]), true),
+        (Match::PrefixList(vec![other]), false),
+        (Match::PrefixList(vec![]), false),
         (Match::LocalPref(100, 100), true),
         (Match::Med(0, 0), true),
         (Match::Med(1, 9), false),
@@ -135,7 +148,10 @@ fn first_decision_wins_and_earlier_changes_add_up() {
             statement(
                 "tag",
                 vec![],
-                vec![Change::AddCommunity(Community(7)), Change::LocalPref(50)],
+                vec![
+                    Change::AddCommunity(Community(7).into()),
+                    Change::LocalPref(50),
+                ],
                 Verdict::Next,
             ),
             statement(
@@ -155,6 +171,8 @@ fn first_decision_wins_and_earlier_changes_add_up() {
             prefix: net("10.0.0.0/8"),
             attributes,
             source: SourceKind::External,
+            from: None,
+            internal: false,
         })
     };
     let Outcome::Accept(applied) = candidate(&attributes) else {
@@ -180,7 +198,7 @@ fn equal_content_is_equal_policy() {
         Policy::new(
             vec![statement(
                 "a",
-                vec![Match::Origin(bgp_wire::Origin::Igp)],
+                vec![Match::Origin(Origin::Igp)],
                 vec![Change::LocalPref(pref)],
                 Verdict::Accept,
             )],
@@ -191,4 +209,113 @@ fn equal_content_is_equal_policy() {
     assert_eq!(make(1), make(1));
     assert_ne!(make(1), make(2));
     assert!(!make(1).depends_on_prefix());
+}
+
+#[test]
+fn changes() {
+    let start = || Attributes {
+        med: Some(10),
+        communities: vec![Community::new(65000, 1), Community::new(65000, 2)],
+        large_communities: vec!["65000:1:2".parse().unwrap()],
+        extended_communities: vec!["rt:65000:1".parse().unwrap()],
+        ..attributes()
+    };
+    let community = |text: &str| text.parse().unwrap();
+    let check = |change: Change, expected: fn(&mut Attributes)| {
+        let policy = Policy::new(
+            vec![statement("a", vec![], vec![change.clone()], Verdict::Next)],
+            Verdict::Accept,
+            "d",
+        );
+        let (mut changed, mut wanted) = (start(), start());
+        let effects = policy.apply(&[0], &mut changed, 64512);
+        expected(&mut wanted);
+        assert_eq!(changed, wanted, "{change:?}");
+        effects
+    };
+    check(Change::Med(None), |it| it.med = None);
+    check(Change::Med(Some(7)), |it| it.med = Some(7));
+    check(Change::RaiseMed(5), |it| it.med = Some(15));
+    check(Change::RaiseMed(u32::MAX), |it| it.med = Some(u32::MAX));
+    check(Change::LowerMed(4), |it| it.med = Some(6));
+    check(Change::LowerMed(40), |it| it.med = Some(0));
+    let none = check(Change::LocalPref(7), |it| it.local_pref = Some(7));
+    assert_eq!(none, Effects::default());
+    check(Change::Origin(Origin::Incomplete), |it| {
+        it.origin = Origin::Incomplete
+    });
+    check(Change::Prepend(2), |it| {
+        it.as_path = AsPath::sequence([64512, 64512, 65001, 65002, 65003]);
+    });
+    check(Change::PrependAsns(vec![1, 2]), |it| {
+        it.as_path = AsPath::sequence([1, 2, 65001, 65002, 65003]);
+    });
+    check(Change::AddCommunity(community("65000:2")), |_| {});
+    check(Change::AddCommunity(community("65000:0")), |it| {
+        it.communities.insert(0, Community::new(65000, 0));
+    });
+    check(Change::AddCommunity(community("1:2:3")), |it| {
+        it.large_communities.insert(0, "1:2:3".parse().unwrap());
+    });
+    check(Change::AddCommunity(community("soo:65000:1")), |it| {
+        it.extended_communities.push("soo:65000:1".parse().unwrap());
+    });
+    check(
+        Change::RemoveCommunities("65000:*".parse().unwrap()),
+        |it| it.communities.clear(),
+    );
+    check(Change::RemoveCommunities("*:1:*".parse().unwrap()), |it| {
+        it.large_communities.clear();
+    });
+    check(Change::RemoveCommunities("rt:*:*".parse().unwrap()), |it| {
+        it.extended_communities.clear();
+    });
+    check(Change::SetCommunities(vec![community("no-export")]), |it| {
+        it.communities = vec![Community::NO_EXPORT];
+        it.large_communities.clear();
+        it.extended_communities.clear();
+    });
+    let effects = check(Change::NextHop(NextHopChange::Own), |_| {});
+    assert_eq!(effects.next_hop, Some(NextHopChange::Own));
+}
+
+#[test]
+fn an_explanation_names_statements() {
+    let policy = Policy::new(
+        vec![
+            statement("tag", vec![], vec![Change::LocalPref(7)], Verdict::Next),
+            statement("look", vec![], vec![], Verdict::Next),
+            statement(
+                "no",
+                vec![Match::AsPathContains(65009)],
+                vec![],
+                Verdict::Reject,
+            ),
+        ],
+        Verdict::Accept,
+        "the default",
+    );
+    let explain = |attributes: &Attributes| {
+        let explanation = policy.explain(&Candidate {
+            prefix: net("10.0.0.0/8"),
+            attributes,
+            source: SourceKind::External,
+            from: None,
+            internal: false,
+        });
+        let super::Explanation {
+            accepted,
+            decided_by,
+            changed_by,
+        } = explanation;
+        (accepted, decided_by, changed_by.join(" "))
+    };
+    let mut attributes = attributes();
+    let accepted = (true, "the default".to_owned(), "tag".to_owned());
+    assert_eq!(explain(&attributes), accepted);
+    attributes.as_path = AsPath::sequence([65009]);
+    assert_eq!(
+        explain(&attributes),
+        (false, "no".to_owned(), String::new())
+    );
 }

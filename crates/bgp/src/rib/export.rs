@@ -9,7 +9,9 @@ use smallvec::SmallVec;
 
 use super::peer::{PeerIndex, PeerSession, Peers};
 use crate::config::{Client, LocalAs, NextHopMode, PrivateAs};
-use crate::policy::{Candidate, DEFAULT_LOCAL_PREF, Outcome, Policy, SourceKind, add};
+use crate::policy::{
+    Candidate, DEFAULT_LOCAL_PREF, NextHopChange, Outcome, Policy, SourceKind, add,
+};
 
 /// Why a route is not announced to a peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -187,11 +189,26 @@ impl Exporter<'_> {
         attributes: &Attributes,
         source: PeerIndex,
     ) -> Outcome {
-        self.key.policy.evaluate(&Candidate {
+        self.key
+            .policy
+            .evaluate(&self.candidate(prefix, attributes, source))
+    }
+
+    /// The route as policy sees it.
+    pub(super) fn candidate<'a>(
+        &self,
+        prefix: IpNet,
+        attributes: &'a Attributes,
+        source: PeerIndex,
+    ) -> Candidate<'a> {
+        let from = self.peers.get(source);
+        Candidate {
             prefix,
             attributes,
             source: self.peers.source(source),
-        })
+            from: from.map(|peer| peer.session.peer_address),
+            internal: self.key.ibgp,
+        }
     }
 
     /// Makes a route's attributes what the group is told: policy's changes, then the protocol's own (RFC 4271 §5.1,
@@ -204,8 +221,13 @@ impl Exporter<'_> {
     ) -> Result<(), Withheld> {
         let key = self.key;
         self.replace_asns(attributes);
-        let sets_med = key.policy.apply(applied, attributes, key.local_asn);
-        attributes.next_hop = Some(self.next_hop(attributes.next_hop, source)?);
+        if !key.ibgp && source != PeerIndex::LOCAL {
+            // A neighbour's MED is not for other neighbours (RFC 4271 §5.1.4).
+            attributes.med = None;
+        }
+        let effects = key.policy.apply(applied, attributes, key.local_asn);
+        let next_hop = self.next_hop(effects.next_hop, attributes.next_hop, source)?;
+        attributes.next_hop = Some(next_hop);
         if key.drain {
             add(&mut attributes.communities, Community::GRACEFUL_SHUTDOWN);
         }
@@ -222,10 +244,6 @@ impl Exporter<'_> {
             attributes.local_pref = None;
             attributes.originator_id = None;
             attributes.cluster_list.clear();
-            // A neighbour's MED is not for other neighbours (RFC 4271 §5.1.4).
-            if source != PeerIndex::LOCAL && !sets_med {
-                attributes.med = None;
-            }
         }
         Ok(())
     }
@@ -266,8 +284,22 @@ impl Exporter<'_> {
             .retain(|segment| !segment.asns.is_empty());
     }
 
-    fn next_hop(&self, route: Option<NextHop>, source: PeerIndex) -> Result<NextHop, Withheld> {
-        let keep = match (self.key.next_hop, route) {
+    fn next_hop(
+        &self,
+        wanted: Option<NextHopChange>,
+        route: Option<NextHop>,
+        source: PeerIndex,
+    ) -> Result<NextHop, Withheld> {
+        let mode = match wanted {
+            Some(NextHopChange::Own) => NextHopMode::Own,
+            Some(NextHopChange::Address(_)) => NextHopMode::Keep,
+            Some(NextHopChange::Peer) | None => self.key.next_hop,
+        };
+        let route = match wanted {
+            Some(NextHopChange::Address(address)) => Some(address.into()),
+            Some(NextHopChange::Own | NextHopChange::Peer) | None => route,
+        };
+        let keep = match (mode, route) {
             (NextHopMode::Own, _) | (_, None) => None,
             (NextHopMode::Keep, Some(next_hop)) => Some(next_hop),
             (NextHopMode::Auto, Some(_)) if source == PeerIndex::LOCAL => None,

@@ -2,9 +2,9 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
-use bgp_wire::{Asn, Attributes, Community, Nlri, SegmentKind, Update};
+use bgp_wire::{Asn, Attributes, Community, NextHop, Nlri, SegmentKind, Update};
 use ipnet::IpNet;
 use smallvec::SmallVec;
 
@@ -13,7 +13,7 @@ use super::path::{Offer, Reason};
 use super::peer::{PeerIndex, PeerSession};
 use super::{Rib, slot};
 use crate::config::LocalAs;
-use crate::policy::{Applied, Candidate, Outcome, Policy, SourceKind, add};
+use crate::policy::{Applied, Candidate, Effects, NextHopChange, Outcome, Policy, SourceKind, add};
 
 /// Why a path from a peer may not be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -203,6 +203,7 @@ struct Judge<'a> {
     policy: Policy,
     source: SourceKind,
     local_asn: Asn,
+    peer_address: IpAddr,
     duties: Duties,
     /// The verdict where the prefix has no say.
     fixed: Option<Result<AttrId, Reason>>,
@@ -229,6 +230,7 @@ impl<'a> Judge<'a> {
                 SourceKind::External
             },
             local_asn: session.local_asn,
+            peer_address: session.peer_address,
             variants: SmallVec::new(),
         }
     }
@@ -241,6 +243,8 @@ impl<'a> Judge<'a> {
             prefix,
             attributes: &self.attributes,
             source: self.source,
+            from: Some(self.peer_address),
+            internal: self.source == SourceKind::Internal,
         };
         let verdict = match self.policy.evaluate(&candidate) {
             Outcome::Reject(statement) => Err(Reason::policy(statement)),
@@ -260,11 +264,25 @@ impl<'a> Judge<'a> {
             return *id;
         }
         let mut attributes = self.attributes.clone().into_owned();
-        self.policy.apply(&applied, &mut attributes, self.local_asn);
+        let effects = self.policy.apply(&applied, &mut attributes, self.local_asn);
+        self.move_next_hop(effects, &mut attributes);
         self.duties.discharge(&mut attributes);
         let id = attrs.intern(&attributes);
         self.variants.push((applied, id));
         id
+    }
+
+    /// Policy says where packets are to go. An address of the other family than the route's own would not suit it.
+    fn move_next_hop(&self, effects: Effects, attributes: &mut Attributes) {
+        let wanted = match effects.next_hop {
+            None | Some(NextHopChange::Own) => return,
+            Some(NextHopChange::Peer) => self.peer_address,
+            Some(NextHopChange::Address(address)) => address,
+        };
+        let suits = |now: NextHop| now.address().is_ipv4() == wanted.is_ipv4();
+        if attributes.next_hop.is_none_or(suits) {
+            attributes.next_hop = Some(wanted.into());
+        }
     }
 
     fn finish(self, attrs: &mut AttrStore) {

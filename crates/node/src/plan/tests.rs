@@ -284,6 +284,8 @@ fn check_policy(policy: &Policy, source: SourceKind, prefixes: &[&str], expected
             prefix: prefix.parse().unwrap(),
             attributes: &attributes,
             source,
+            from: None,
+            internal: source == SourceKind::Internal,
         };
         let outcome = match policy.evaluate(&candidate) {
             Outcome::Accept(_) => "accepted".to_owned(),

@@ -240,7 +240,7 @@ fn policy_changes_and_rejects() {
     let changes = vec![
         Change::Med(Some(9)),
         Change::Prepend(2),
-        Change::AddCommunity(Community(4)),
+        Change::AddCommunity(Community(4).into()),
     ];
     let told = told(
         external(1, 65001),

@@ -75,7 +75,7 @@ fn policy_is_asked_again_without_a_new_session() {
     assert_eq!(bed.told(2), [PREFIX]);
     let rule = |verdict, changes| Statement {
         name: "BGPFilter/x rule 2".into(),
-        matches: vec![Match::Community(Community(7))],
+        matches: vec![Match::Community(Community(7).into())],
         changes,
         verdict,
     };
@@ -93,7 +93,7 @@ fn policy_is_asked_again_without_a_new_session() {
     assert_eq!(reason.to_string(), "rejected by BGPFilter/x rule 2");
 
     let changes = vec![
-        Change::RemoveCommunity(Community(7)),
+        Change::RemoveCommunities(Community(7).into()),
         Change::LocalPref(150),
     ];
     bed.rib.set_policies(

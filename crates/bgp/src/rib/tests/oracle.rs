@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use super::{ASN, ROUTER_ID};
 use crate::config::{Client, Decision, LocalAs, NextHopMode, PrivateAs};
-use crate::policy::{Candidate, Outcome, SourceKind};
+use crate::policy::{Candidate, NextHopChange, Outcome, SourceKind};
 use crate::rib::PeerSession;
 
 #[derive(Debug)]
@@ -88,6 +88,8 @@ impl Oracle {
             prefix,
             attributes,
             source,
+            from: Some(session.peer_address),
+            internal: session.ibgp,
         }) else {
             return None;
         };
@@ -95,9 +97,17 @@ impl Oracle {
             return None;
         }
         let mut changed = attributes.clone();
-        session
+        let effects = session
             .import
             .apply(&applied, &mut changed, session.local_asn);
+        let wanted = match effects.next_hop {
+            Some(NextHopChange::Address(address)) => Some(address),
+            Some(NextHopChange::Peer) => Some(session.peer_address),
+            Some(NextHopChange::Own) | None => None,
+        };
+        if let Some(wanted) = wanted.filter(|wanted| wanted.is_ipv4() == next_hop.is_ipv4()) {
+            changed.next_hop = Some(wanted.into());
+        }
         let came_with = |community| attributes.communities.contains(&community);
         if !session.ibgp && session.local_asn != ASN && rules.local_as == LocalAs::Prepend {
             put_in_front(&mut changed, session.local_asn);
@@ -226,6 +236,8 @@ impl Oracle {
             prefix,
             attributes: &attributes,
             source,
+            from: from.map(|from| from.peer_address),
+            internal: to.ibgp,
         }) else {
             return None;
         };
@@ -235,25 +247,11 @@ impl Oracle {
         if !to.ibgp {
             hide_asns(&mut attributes, to);
         }
-        to.export.apply(&applied, &mut attributes, to.local_asn);
-        let own = match prefix {
-            IpNet::V4(_) => NextHop::from(to.local_address),
-            IpNet::V6(_) => NextHop::from(to.other_local_address.unwrap()),
-        };
-        let route = attributes
-            .next_hop
-            .filter(|_| source != SourceKind::Local)
-            .unwrap_or(own);
-        let on_link = to
-            .shared_subnet
-            .is_some_and(|subnet| subnet.contains(&route.address()))
-            && from.is_some_and(|from| from.peer_address == route.address());
-        let keeps = match to.next_hop {
-            NextHopMode::Own => false,
-            NextHopMode::Keep => true,
-            NextHopMode::Auto => to.ibgp || on_link,
-        };
-        let next_hop = if keeps { route } else { own };
+        let wanted = to
+            .export
+            .apply(&applied, &mut attributes, to.local_asn)
+            .next_hop;
+        let next_hop = next_hop(to, from, prefix, attributes.next_hop, wanted);
         if prefix.addr().is_ipv4() != next_hop.address().is_ipv4() {
             return None;
         }
@@ -327,6 +325,35 @@ impl Oracle {
 fn keep_least<T: Ord>(paths: &mut Vec<Path>, key: impl Fn(&Path) -> T) {
     if let Some(least) = paths.iter().map(&key).min() {
         paths.retain(|path| key(path) == least);
+    }
+}
+
+fn next_hop(
+    to: &PeerSession,
+    from: Option<&PeerSession>,
+    prefix: IpNet,
+    route: Option<NextHop>,
+    wanted: Option<NextHopChange>,
+) -> NextHop {
+    let own = match prefix {
+        IpNet::V4(_) => NextHop::from(to.local_address),
+        IpNet::V6(_) => NextHop::from(to.other_local_address.unwrap()),
+    };
+    let route = route.filter(|_| from.is_some()).unwrap_or(own);
+    let on_link = to
+        .shared_subnet
+        .is_some_and(|subnet| subnet.contains(&route.address()))
+        && from.is_some_and(|from| from.peer_address == route.address());
+    let keeps = match to.next_hop {
+        NextHopMode::Own => false,
+        NextHopMode::Keep => true,
+        NextHopMode::Auto => to.ibgp || on_link,
+    };
+    match wanted {
+        Some(NextHopChange::Own) => own,
+        Some(NextHopChange::Address(address)) => address.into(),
+        Some(NextHopChange::Peer) | None if keeps => route,
+        Some(NextHopChange::Peer) | None => own,
     }
 }
 

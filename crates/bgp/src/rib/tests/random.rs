@@ -11,7 +11,8 @@ use super::oracle::{Oracle, OraclePeer};
 use super::{ASN, Bed, ROUTER_ID, address, client, external, internal, net, via};
 use crate::config::{Client, Decision, LocalAs, NextHopMode, PrivateAs, Rules};
 use crate::policy::{
-    Change, Match, Policy, PrefixMatch, PrefixOperator, PrefixSet, Statement, Verdict,
+    Change, Match, NextHopChange, Policy, PrefixMatch, PrefixOperator, PrefixSet, SourceKind,
+    Statement, Verdict,
 };
 use crate::rib::{DownKind, PeerIndex, PeerSession, Selection};
 
@@ -59,6 +60,7 @@ fn prefix(index: usize) -> IpNet {
     }
 }
 
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn policy(variant: u8) -> Policy {
     let statement = |name: &str, matches, changes, verdict| Statement {
         name: name.into(),
@@ -72,7 +74,7 @@ fn policy(variant: u8) -> Policy {
         operator: PrefixOperator::Equal,
         length: None,
     });
-    let tagged = Match::Community(Community(7));
+    let tagged = Match::Community(Community(7).into());
     let accept = |statements| Policy::new(statements, Verdict::Accept, "default");
     match variant {
         0 => Policy::accept_all(),
@@ -88,16 +90,74 @@ fn policy(variant: u8) -> Policy {
             statement(
                 "low",
                 vec![low],
-                vec![Change::Med(Some(5)), Change::AddCommunity(Community(9))],
+                vec![
+                    Change::Med(Some(5)),
+                    Change::AddCommunity(Community(9).into()),
+                ],
                 Verdict::Next,
             ),
             statement("one", vec![one], vec![Change::Prepend(2)], Verdict::Next),
         ]),
-        _ => accept(vec![statement(
+        5 => accept(vec![statement(
             "tagged",
             vec![tagged],
             vec![],
             Verdict::Reject,
+        )]),
+        6 => accept(vec![
+            statement(
+                "from one peer",
+                vec![Match::From(address(2))],
+                vec![Change::NextHop(NextHopChange::Own), Change::RaiseMed(2)],
+                Verdict::Next,
+            ),
+            statement(
+                "from outside",
+                vec![Match::Source(SourceKind::External)],
+                vec![Change::NextHop(NextHopChange::Address(address(3)))],
+                Verdict::Accept,
+            ),
+        ]),
+        7 => accept(vec![statement(
+            "towards or from inside",
+            vec![Match::InternalSession(true), Match::Learned],
+            vec![
+                Change::SetCommunities(vec![Community(7).into(), Community::NO_EXPORT.into()]),
+                Change::NextHop(NextHopChange::Peer),
+                Change::Origin(Origin::Incomplete),
+            ],
+            Verdict::Next,
+        )]),
+        8 => accept(vec![
+            statement(
+                "path",
+                vec![Match::AsPath(".* [65002 65009]".parse().unwrap())],
+                vec![Change::PrependAsns(vec![65002, 1]), Change::LowerMed(1)],
+                Verdict::Next,
+            ),
+            statement(
+                "clean",
+                vec![],
+                vec![Change::RemoveCommunities("65535:*".parse().unwrap())],
+                Verdict::Accept,
+            ),
+        ]),
+        _ => accept(vec![statement(
+            "list",
+            vec![Match::PrefixList(vec![
+                PrefixMatch {
+                    prefix: net("10.0.0.0/20"),
+                    operator: PrefixOperator::In,
+                    length: Some((24, 24)),
+                },
+                PrefixMatch {
+                    prefix: prefix(15),
+                    operator: PrefixOperator::Equal,
+                    length: None,
+                },
+            ])],
+            vec![Change::AddCommunity(Community::GRACEFUL_SHUTDOWN.into())],
+            Verdict::Accept,
         )]),
     }
 }
@@ -315,7 +375,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => peer().prop_map(|peer| Op::EndOfRib { peer }),
         1 => peer().prop_map(|peer| Op::Expired { peer }),
         2 => peer().prop_map(|peer| Op::Refresh { peer }),
-        3 => (peer(), 0..6_u8, 0..6_u8)
+        3 => (peer(), 0..10_u8, 0..10_u8)
             .prop_map(|(peer, import, export)| Op::Policies { peer, import, export }),
         2 => (prop::collection::vec(0..PREFIXES, 0..4), prop::option::of(0..2_u32))
             .prop_map(|(prefixes, med)| Op::Originate { prefixes, med }),
