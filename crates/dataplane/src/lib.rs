@@ -7,6 +7,7 @@
 //! | [`route`] | routes of ours as values: key, kind, next hops |
 //! | [`neighbour`] | permanent neighbour entries for pods |
 //! | [`event`] | what the kernel tells about changes |
+//! | [`firewall`] | what our own nftables table is to do |
 //! | [`op`] | single changes to the kernel, and how they can fail |
 //! | [`mod@plan`] | all differences between two states at once |
 //! | [`reconciler`] | the same key by key, as changes come, with retries |
@@ -14,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 pub mod event;
+pub mod firewall;
 pub mod link;
 pub mod neighbour;
 pub mod op;
@@ -26,6 +28,7 @@ pub mod status;
 mod table;
 
 pub use event::{Event, RouteAction, RouteEvent};
+pub use firewall::Firewall;
 pub use link::{Impact, Link, LinkIndex, Links};
 pub use neighbour::{Neighbour, NeighbourKey};
 pub use op::{Op, OpError};

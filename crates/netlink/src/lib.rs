@@ -8,6 +8,7 @@
 //! | [`socket`] | a blocking socket that sends hundreds of requests with one system call |
 //! | [`sysctl`] | kernel parameters |
 //! | [`netns`] | network namespaces: made, entered by helper threads, kept by a file |
+//! | [`nft`] | our nftables table |
 //! | [`pod`] | wiring a pod: a veth pair, and what both ends need to know |
 //! | [`setup`] | links, addresses and routes made by hand, for laboratories and tests |
 
@@ -19,6 +20,7 @@ mod frame;
 pub mod kernel;
 pub mod monitor;
 pub mod netns;
+pub mod nft;
 pub mod pod;
 pub mod setup;
 pub mod socket;
@@ -28,6 +30,7 @@ pub mod sysctl;
 pub use driver::{Driver, Seen};
 pub use error::Error;
 pub use monitor::{Events, Monitor};
+pub use nft::Nft;
 pub use socket::{Request, Socket};
 
 /// The message values that requests are made of, in the one version that this workspace uses.

@@ -415,7 +415,7 @@ pub(crate) fn grow_receive_buffer(fd: &OwnedFd, octets: usize) {
 }
 
 /// Binds the socket to a port of the kernel's choice, unless it is bound, and says which.
-fn local_port(fd: &OwnedFd) -> Result<u32, Error> {
+pub(crate) fn local_port(fd: &OwnedFd) -> Result<u32, Error> {
     for _ in 0..2 {
         let address =
             rustix::net::getsockname(fd).map_err(|errno| socket_error("getsockname", errno))?;
@@ -437,7 +437,7 @@ pub(crate) fn from_kernel(from: &rustix::net::SocketAddrAny) -> bool {
 }
 
 /// Waits until the socket is ready, at most [`REPLY_TIMEOUT`].
-fn wait(fd: &OwnedFd, flags: PollFlags) -> Result<(), Error> {
+pub(crate) fn wait(fd: &OwnedFd, flags: PollFlags) -> Result<(), Error> {
     let timeout = Timespec::try_from(REPLY_TIMEOUT).map_err(|_| Error::Timeout)?;
     match poll(&mut [PollFd::new(fd, flags)], Some(&timeout)) {
         Ok(0) => Err(Error::Timeout),
