@@ -18,6 +18,7 @@ use tracing::{error, info, warn};
 use crate::cli::Cli;
 use crate::config::Configuration;
 use crate::fib::{self, Fib};
+use crate::firewall::Firewall;
 use crate::pods::{self, PodsConfig, PodsHandle};
 use crate::source::Directory;
 use crate::{metrics, server};
@@ -40,6 +41,8 @@ pub struct Agent {
     pub started_at: Instant,
     /// The dataplane.
     pub fib: Fib,
+    /// Our nftables table.
+    pub firewall: Firewall,
     /// The pods.
     pub pods: PodsHandle,
     /// The configuration and what follows from it.
@@ -117,6 +120,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         started,
         started_at,
         fib,
+        firewall: Firewall::spawn()?,
         pods,
         state,
     };
@@ -210,6 +214,10 @@ impl Control {
             Ok(plan) => {
                 let plan = Arc::new(plan.clone());
                 self.announce(&plan);
+                self.agent.firewall.set(dataplane::Firewall {
+                    pod_interfaces: api::cni::HOST_IFNAME_PREFIX.to_owned(),
+                    ..plan.firewall.clone()
+                });
                 self.agent.fib.set_plan(Arc::clone(&plan)).await;
                 self.set_pools(&plan);
                 Some(plan)

@@ -7,6 +7,7 @@
 //! | [`config`] | what they say, what is wrong with them, and the plan that follows |
 //! | [`control`] | the main loop: new plans go to the speaker, to the dataplane and to the pods |
 //! | [`fib`] | the dataplane thread, the one writer of our routes |
+//! | [`firewall`] | the thread that keeps our nftables table |
 //! | [`pods`] | the threads that answer the CNI plugin |
 //! | [`server`] | the local API for `margayctl` |
 //! | [`metrics`] | the same for Prometheus |
@@ -19,6 +20,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod fib;
+pub mod firewall;
 pub mod logging;
 pub mod metrics;
 pub mod pods;

@@ -30,7 +30,8 @@ pub use peer::{
     SessionError, SessionState, Timers,
 };
 pub use status::{
-    BgpStatus, ConfigFile, ConfigStatus, KernelError, KernelStatus, Problem, Severity, Status,
+    BgpStatus, ConfigFile, ConfigStatus, FirewallStatus, KernelError, KernelStatus, Problem,
+    Severity, Status,
 };
 
 /// Where the agent's API is, unless told otherwise.

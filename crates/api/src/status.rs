@@ -28,6 +28,9 @@ pub struct Status {
     pub pod_cidrs: Vec<IpNet>,
     /// The kernel's routes.
     pub kernel: KernelStatus,
+    /// Our nftables table.
+    #[serde(default)]
+    pub firewall: FirewallStatus,
     /// How many pods are attached.
     pub endpoints: u64,
 }
@@ -134,6 +137,19 @@ pub struct KernelStatus {
     /// The last thing that the kernel refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<KernelError>,
+}
+
+/// Our nftables table, `inet margay`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FirewallStatus {
+    /// Its rules, and what we added to other tables, in words.
+    pub rules: Vec<String>,
+    /// How often somebody else had changed it, and it was written anew.
+    pub healed: u64,
+    /// What the kernel refuses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// Something that the kernel refused.

@@ -74,6 +74,8 @@ pub(crate) enum Command {
     Routes,
     /// The pods attached to this node
     Endpoints,
+    /// Our nftables table, and what we added to other tables
+    Firewall,
     /// Completions for a shell
     #[command(after_help = "Example:\n  source <(margayctl completion bash)")]
     Completion {

@@ -165,6 +165,13 @@ fn answer(cli: &Cli, style: Style) -> Result<Answer, Failure> {
             |_| true,
             view::endpoints::table,
         ),
+        Command::Firewall => page(
+            cli,
+            style,
+            api::path::STATUS,
+            |status: &api::Status| status.firewall.error.is_none(),
+            |status, _| view::firewall::page(status),
+        ),
         Command::Completion { .. } => Ok(Answer {
             text: String::new(),
             well: true,

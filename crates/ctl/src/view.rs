@@ -2,6 +2,7 @@
 
 pub(crate) mod bgp_routes;
 pub(crate) mod endpoints;
+pub(crate) mod firewall;
 pub(crate) mod peers;
 pub(crate) mod routes;
 pub(crate) mod status;

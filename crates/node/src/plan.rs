@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bgp::config::{Decision, SpeakerConfig};
 use bgp_wire::{Asn, Attributes};
+use dataplane::Firewall;
 use ipnet::IpNet;
 use resources::bgp_configuration::{DEFAULT, NODE_PREFIX};
 use resources::{BgpConfigurationSpec, ClusterState, Kind, Node, ObjectRef, Problem, Severity};
@@ -52,6 +53,8 @@ pub struct NodePlan {
     pub pod_cidrs: Vec<IpNet>,
     /// The default route may lead to a next hop.
     pub default_route_resolves: bool,
+    /// What its nftables table is to do, but for the pods' interfaces, which are nothing to a plan.
+    pub firewall: Firewall,
     /// What is wrong. Their `source` and `line` are for [`Index::locate`](resources::Index::locate) to fill in.
     pub problems: Vec<Problem>,
 }
@@ -113,6 +116,7 @@ pub fn plan(cluster: &ClusterState, node_name: &str) -> Result<NodePlan, PlanErr
         pod_cidrs,
         default_route_resolves: setting(cluster, node_name, |spec| spec.resolve_by_default_route)
             .unwrap_or(true),
+        firewall: firewall(cluster),
         problems,
     })
 }
@@ -145,6 +149,21 @@ pub(crate) fn ipv4_pod_cidrs(node: &Node) -> Vec<IpNet> {
     node.pod_cidrs()
         .filter(|cidr| matches!(cidr, IpNet::V4(_)))
         .collect()
+}
+
+/// What every node's nftables table is to do.
+fn firewall(cluster: &ClusterState) -> Firewall {
+    let pools = cluster.pools.values();
+    let masqueraded = pools.clone().filter(|pool| pool.nat_outgoing);
+    let nodes = cluster.nodes.values().flat_map(Node::internal_ips);
+    Firewall {
+        masqueraded: masqueraded.map(|pool| pool.cidr).collect(),
+        inside: pools
+            .map(|pool| pool.cidr)
+            .chain(nodes.map(IpNet::from))
+            .collect(),
+        ..Firewall::default()
+    }
 }
 
 /// A problem of an object, or of the cluster as a whole.

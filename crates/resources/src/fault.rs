@@ -27,7 +27,6 @@ const CALICO_FIELDS: &[&str] = &[
     "localWorkloadSelector",
     "logSeverityScreen",
     "namespaceSelector",
-    "natOutgoing",
     "nodeMeshPassword",
     "numAllowedLocalASNumbers",
     "operations",

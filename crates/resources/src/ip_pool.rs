@@ -13,6 +13,9 @@ pub struct IpPoolSpec {
     /// The range.
     #[serde(deserialize_with = "cidr::deserialize")]
     pub cidr: IpNet,
+    /// Whether pods with an address of this pool take their node's when they send to somewhere outside all pools and nodes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub nat_outgoing: bool,
 }
 
 impl IpPoolSpec {

@@ -8,13 +8,15 @@ use anyhow::Result;
 use crate::run::Session;
 
 /// A program that the suites or benchmarks use, and the package that has it.
-const WANTED: [(&str, &str); 7] = [
+const WANTED: &[(&str, &str)] = &[
     ("ip", "iproute2"),
     ("ping", "iputils-ping"),
     ("bird", "bird2"),
     ("zebra", "frr"),
     ("gobgpd", "gobgpd"),
     ("tcpdump", "tcpdump"),
+    ("nft", "nftables"),
+    ("iptables-nft", "iptables"),
     ("ptp", "containernetworking-plugins"),
 ];
 

@@ -6,7 +6,7 @@ use crate::packages;
 use crate::run::{self, LAB, Session, cargo};
 
 /// In the order in which a person would want them to fail.
-const SUITES: [&str; 4] = ["connectivity", "mesh", "interop", "resilience"];
+const SUITES: [&str; 5] = ["connectivity", "mesh", "firewall", "interop", "resilience"];
 
 /// Builds once, then runs each suite as a step of its own. Root can have namespaces, and has just installed what was
 /// missing if `install` says so: then a test that can't run is a failure, for it says nothing about what it is to test.

@@ -42,6 +42,15 @@ pub fn problem(problem: resources::Problem) -> api::Problem {
     }
 }
 
+/// Our nftables table.
+fn firewall(status: crate::firewall::Status) -> api::FirewallStatus {
+    api::FirewallStatus {
+        rules: status.rules,
+        healed: status.healed,
+        error: status.error,
+    }
+}
+
 /// How the agent is.
 #[must_use]
 pub fn status(
@@ -99,6 +108,7 @@ pub fn status(
                     seconds_ago: age.as_secs(),
                 }),
         },
+        firewall: firewall(agent.firewall.status()),
         endpoints: agent.pods.endpoints().len() as u64,
     }
 }

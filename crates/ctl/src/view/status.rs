@@ -243,6 +243,7 @@ fn of_this_node(status: &Status, style: Style) -> Vec<String> {
             duration(error.seconds_ago)
         ));
     }
+    lines.extend(status.firewall.error.clone());
     let mut problems: Vec<&Problem> = status.config.problems.iter().collect();
     problems.sort_by_key(|problem| problem.severity != Severity::Error);
     lines.extend(

@@ -29,7 +29,7 @@ const GUARD: Chain = Chain {
     priority: -300,
 };
 const MASQUERADE: Chain = Chain {
-    name: "masquerade",
+    name: "outgoing",
     kind: "nat",
     hook: 4,
     // NF_IP_PRI_NAT_SRC.

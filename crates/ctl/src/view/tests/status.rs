@@ -47,6 +47,11 @@ fn healthy() -> Status {
             ok: 15,
             ..KernelStatus::default()
         },
+        firewall: api::FirewallStatus {
+            rules: vec!["packets of strangers: dropped".to_owned()],
+            healed: 0,
+            error: None,
+        },
         endpoints: 3,
     }
 }

@@ -1,0 +1,213 @@
+//! What routing can't say: the agent's nftables table, with real packets. `nft` and `iptables` play those who interfere.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::net::{IpAddr, UdpSocket};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use lab::datacentre::{DataCentre, Node, Shape};
+use lab::probe::{EchoServer, Pinger};
+use lab::process::{Program, find};
+use lab::tor::Kind;
+use lab::{Namespace, net, wait};
+use netlink::setup;
+use tests::{Case, SESSION, same, status, suite};
+
+const LIMIT: Duration = Duration::from_secs(5);
+/// How long a packet may take that must not arrive.
+const SHORT: Duration = Duration::from_millis(500);
+
+fn main() -> ExitCode {
+    let rack = Shape {
+        tor: Some(Kind::Margay),
+        racks: 1,
+        nodes: 2,
+        pods: 1,
+        ..Shape::default()
+    };
+    let case = |name: &str, body| Case::new(name, rack.clone(), body).with("nft");
+    suite(vec![
+        case("pods_take_the_nodes_address_outside", masquerade),
+        case("pods_send_from_their_own_addresses", spoofing),
+        case("a_forward_policy_of_drop_lets_pods_through", forward).with("iptables-nft"),
+        case("who_flushes_the_ruleset_gets_it_back", flushed),
+    ])
+}
+
+/// With a pool of all pods, where the demo's data centre has none.
+fn start(dc: &mut DataCentre, nat_outgoing: bool) -> Result<()> {
+    for node in dc.nodes() {
+        pool(node, nat_outgoing)?;
+    }
+    dc.start()?;
+    dc.wait_routes(SESSION)
+}
+
+fn pool(node: &Node, nat_outgoing: bool) -> Result<()> {
+    let text = format!(
+        "apiVersion: margay.dev/v1alpha1\nkind: IPPool\nmetadata:\n  name: pods\nspec:\n  cidr: 10.244.0.0/16\n  \
+         natOutgoing: {nat_outgoing}\n"
+    );
+    node.write_config("pool.yaml", &text)
+}
+
+fn run(namespace: &Namespace, program: &str, arguments: &[&str]) -> Result<String> {
+    let program = find(program).with_context(|| format!("{program} not installed"))?;
+    Program::new(program).args(arguments).stdout(namespace)
+}
+
+/// The table is written a moment after the plan is in force.
+fn wait_rules(node: &Node, word: &str) -> Result<()> {
+    wait::until("the table", SESSION, || {
+        let rules = status(node)?.firewall.rules;
+        match rules.iter().any(|rule| rule.contains(word)) {
+            true => Ok(()),
+            false => bail!("{word} not in {rules:?}"),
+        }
+    })
+}
+
+fn masquerade(dc: &mut DataCentre) -> Result<()> {
+    start(dc, true)?;
+    let (a, b) = (dc.node("node-a1")?.address, dc.node("node-a2")?.address);
+    let [first, second] = [&dc.racks[0].nodes[0], &dc.racks[0].nodes[1]];
+    for node in [first, second] {
+        wait_rules(node, "masqueraded")?;
+    }
+    let tor = &dc.racks[0].tor;
+    let pod = &first.pods[0];
+    let seen_at = |namespace, address| -> Result<[IpAddr; 2]> {
+        let echo = EchoServer::start(namespace, address)?;
+        Ok([echo.ask_udp(&pod.namespace)?, echo.ask_tcp(&pod.namespace)?])
+    };
+    same(
+        "outside",
+        &seen_at(&tor.namespace, tor.address)?,
+        &[a.into(); 2],
+    )?;
+    let own = [IpAddr::V4(pod.address); 2];
+    let other = &second.pods[0];
+    same("at a pod", &seen_at(&other.namespace, other.address)?, &own)?;
+    same("at a node", &seen_at(&second.namespace, b)?, &own)?;
+
+    // Live, and without an agent as well.
+    pool(first, false)?;
+    wait::until("the end of it", SESSION, || {
+        same("outside", &seen_at(&tor.namespace, tor.address)?, &own)
+    })?;
+    pool(first, true)?;
+    wait_rules(first, "masqueraded")?;
+    dc.node("node-a1")?.agent()?.kill()?;
+    let pod = &dc.racks[0].nodes[0].pods[0];
+    let tor = &dc.racks[0].tor;
+    let echo = EchoServer::start(&tor.namespace, tor.address)?;
+    same("no agent", &echo.ask_udp(&pod.namespace)?, &a.into())
+}
+
+fn spoofing(dc: &mut DataCentre) -> Result<()> {
+    start(dc, false)?;
+    let [first, second] = [&dc.racks[0].nodes[0], &dc.racks[0].nodes[1]];
+    wait_rules(first, "isn't routed to that interface")?;
+    let (pod, address) = (first.pods[0].namespace.clone(), first.pods[0].address);
+    let target = &second.pods[0];
+    // An address of the other node's range, and one of nobody's.
+    let stolen = ["10.244.12.200", "198.51.100.7"].map(|text| text.parse::<IpAddr>().unwrap());
+    let mut socket = net::socket(&pod)?;
+    let eth0 = setup::link_index(&mut socket, "eth0")?;
+    for address in stolen {
+        setup::add_address(&mut socket, eth0, address.into())?;
+    }
+    let server = target
+        .namespace
+        .run(|| Ok(UdpSocket::bind((target.address, 0))?))?;
+    server.set_read_timeout(Some(SHORT))?;
+    let to = server.local_addr()?;
+    let send = |from: IpAddr| -> Result<Option<IpAddr>> {
+        let client = pod.run(|| Ok(UdpSocket::bind((from, 0))?))?;
+        client.send_to(b"?", to)?;
+        match server.recv_from(&mut [0; 8]) {
+            Ok((_, from)) => Ok(Some(from.ip())),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    };
+    let own = IpAddr::V4(address);
+    same("its own address", &send(own)?, &Some(own))?;
+    for address in stolen {
+        same("somebody else's", &send(address)?, &None)?;
+    }
+    same("its own address still", &send(own)?, &Some(own))?;
+    // Without the table the probe does arrive: what was seen is the table's doing.
+    let node = dc.node("node-a1")?;
+    node.agent()?.kill()?;
+    run(
+        &node.namespace,
+        "nft",
+        &["delete", "table", "inet", "margay"],
+    )?;
+    for link in net::links(&node.namespace)?.into_values() {
+        // Strict for IPv4, as on every pod's link: it looks at the same thing.
+        let key = format!("ipv4/conf/{link}/rp_filter");
+        node.namespace.sysctl(&key, "0")?;
+    }
+    node.namespace.sysctl("ipv4/conf/all/rp_filter", "0")?;
+    same("without the table", &send(stolen[1])?, &Some(stolen[1]))
+}
+
+fn forward(dc: &mut DataCentre) -> Result<()> {
+    start(dc, false)?;
+    let [first, second] = [&dc.racks[0].nodes[0], &dc.racks[0].nodes[1]];
+    let mut pinger = Pinger::open(&first.pods[0].namespace)?;
+    let target = second.pods[0].address;
+    pinger.wait_answer(target, LIMIT)?;
+    for node in [first, second] {
+        let drop = ["-P", "FORWARD", "DROP"];
+        run(&node.namespace, "iptables-nft", &drop)?;
+        wait_rules(node, "iptables' FORWARD chain drops")?;
+    }
+    pinger.wait_answer(target, LIMIT)?;
+    let shown = run(&first.namespace, "iptables-nft", &["-S", "FORWARD"])?;
+    same("jumps", &shown.matches("MARGAY-FORWARD").count(), &1)?;
+    let text = first.ctl(&["firewall"])?;
+    if !text.contains("MARGAY-FORWARD") {
+        bail!("margayctl firewall says {text}");
+    }
+    // Somebody begins anew with that chain; then it accepts, and nothing of ours stays.
+    run(&first.namespace, "iptables-nft", &["-F", "FORWARD"])?;
+    pinger.wait_answer(target, LIMIT)?;
+    run(
+        &first.namespace,
+        "iptables-nft",
+        &["-P", "FORWARD", "ACCEPT"],
+    )?;
+    wait::until("our chain to go", SESSION, || {
+        let shown = run(&first.namespace, "iptables-nft", &["-S"])?;
+        same("chains", &shown.contains("MARGAY"), &false)
+    })
+}
+
+fn flushed(dc: &mut DataCentre) -> Result<()> {
+    start(dc, true)?;
+    let node = &dc.racks[0].nodes[0];
+    wait_rules(node, "masqueraded")?;
+    let shown = || run(&node.namespace, "nft", &["list", "table", "inet", "margay"]);
+    let whole = shown()?;
+    for disturbance in [
+        &["flush", "ruleset"][..],
+        &["delete", "table", "inet", "margay"],
+        &["flush", "chain", "inet", "margay", "outgoing"],
+    ] {
+        run(&node.namespace, "nft", disturbance)?;
+        wait::until("the table to be back", SESSION, || {
+            // Counters begin anew.
+            let lines = |text: &str| text.lines().count();
+            same("lines", &lines(&shown()?), &lines(&whole))
+        })?;
+    }
+    let healed = status(node)?.firewall.healed;
+    if healed < 3 {
+        bail!("{healed} of 3 disturbances were counted");
+    }
+    Ok(())
+}
