@@ -6,23 +6,21 @@
 
 use std::sync::Arc;
 
-use bgp::policy::{
-    Match, Policy, PrefixMatch, PrefixOperator, PrefixSet, SourceKind, Statement, Verdict,
-};
+use bgp::policy::{Match, Policy, PrefixSet, SourceKind, Statement, Verdict};
 use ipnet::IpNet;
-use resources::{Action, ClusterState, FilterRule, MatchOperator};
+use resources::ClusterState;
 
 use crate::plan::ipv4_pod_cidrs;
+use crate::rule::Named;
 
 /// The cluster's pod ranges and this node's own, as sets that all of its policies share.
 #[derive(Debug, Clone)]
 pub struct Ranges {
     own: Option<PrefixSet>,
+    /// Pools that are announced to nobody by themselves.
+    hidden: Option<PrefixSet>,
     cluster: Option<PrefixSet>,
 }
-
-/// A rule's place, and the rule: `BGPFilter/x importV4[0]`.
-type Named<'a> = (String, &'a FilterRule);
 
 impl Ranges {
     /// The ranges of all IPPools, or where there is none, the pod CIDRs of all Nodes.
@@ -33,7 +31,12 @@ impl Ranges {
             true => cluster.nodes.values().flat_map(ipv4_pod_cidrs).collect(),
             false => pools,
         };
+        let hidden = cluster
+            .pools
+            .values()
+            .filter(|pool| pool.disable_bgp_export);
         Self {
+            hidden: set(hidden.map(|pool| pool.cidr).collect()),
             own: set(own.to_vec()),
             cluster: set(ranges),
         }
@@ -45,9 +48,47 @@ impl Ranges {
         self.cluster.is_none()
     }
 
+    /// The policy for what we send a peer. `reflects`: it is an internal peer, and this node a route reflector.
+    #[must_use]
+    pub(crate) fn export<'a>(
+        &self,
+        rules: impl Iterator<Item = Named<'a>>,
+        reflects: bool,
+    ) -> Policy {
+        let mut statements: Vec<Statement> = rules.map(|rule| rule.statement()).collect();
+        if let Some(hidden) = &self.hidden {
+            // Behind the filters, as in Calico: whoever names a route in one wants it to pass.
+            statements.push(statement(
+                "IPPool with disableBGPExport",
+                vec![Match::Inside(hidden.clone())],
+                Verdict::Reject,
+            ));
+        }
+        statements.push(statement(
+            "default: this node's own route",
+            vec![Match::Source(SourceKind::Local)],
+            Verdict::Accept,
+        ));
+        if let Some(cluster) = self.cluster.as_ref().filter(|_| reflects) {
+            statements.push(statement(
+                "default: reflected, inside the pod ranges",
+                vec![
+                    Match::Source(SourceKind::Internal),
+                    Match::Inside(cluster.clone()),
+                ],
+                Verdict::Accept,
+            ));
+        }
+        Policy::new(
+            statements,
+            Verdict::Reject,
+            "default: not this node's own route",
+        )
+    }
+
     /// The policy for what a peer sends us.
     #[must_use]
-    pub fn import<'a>(&self, rules: impl Iterator<Item = Named<'a>>) -> Policy {
+    pub(crate) fn import<'a>(&self, rules: impl Iterator<Item = Named<'a>>) -> Policy {
         let mut statements = Vec::new();
         if let Some(own) = &self.own {
             // Even a filter that accepts everything must not let a neighbour take a pod's address over.
@@ -58,7 +99,7 @@ impl Ranges {
                 Verdict::Reject,
             ));
         }
-        statements.extend(rules.map(|(name, rule)| rule_statement(&name, rule)));
+        statements.extend(rules.map(|rule| rule.statement()));
         if let Some(cluster) = &self.cluster {
             let matches = vec![Match::Inside(cluster.clone())];
             statements.push(statement(
@@ -75,59 +116,9 @@ impl Ranges {
     }
 }
 
-/// The policy for what we send a peer.
-#[must_use]
-pub fn export<'a>(rules: impl Iterator<Item = Named<'a>>) -> Policy {
-    let mut statements: Vec<Statement> = rules
-        .map(|(name, rule)| rule_statement(&name, rule))
-        .collect();
-    let matches = vec![Match::Source(SourceKind::Local)];
-    statements.push(statement(
-        "default: this node's own route",
-        matches,
-        Verdict::Accept,
-    ));
-    Policy::new(
-        statements,
-        Verdict::Reject,
-        "default: not this node's own route",
-    )
-}
-
 /// `None` where a set would be empty.
 fn set(prefixes: Vec<IpNet>) -> Option<PrefixSet> {
     (!prefixes.is_empty()).then(|| PrefixSet::new(prefixes))
-}
-
-fn rule_statement(name: &str, rule: &FilterRule) -> Statement {
-    let verdict = match rule.action {
-        Action::Accept => Verdict::Accept,
-        Action::Reject => Verdict::Reject,
-    };
-    statement(
-        name,
-        prefix_match(rule).map(Match::Prefix).into_iter().collect(),
-        verdict,
-    )
-}
-
-fn prefix_match(rule: &FilterRule) -> Option<PrefixMatch> {
-    let (prefix, operator) = (rule.cidr?, rule.match_operator?);
-    let length = rule.prefix_length.map(|length| {
-        let min = length.min.unwrap_or_else(|| prefix.prefix_len());
-        (min, length.max.unwrap_or_else(|| prefix.max_prefix_len()))
-    });
-    let operator = match operator {
-        MatchOperator::Equal => PrefixOperator::Equal,
-        MatchOperator::NotEqual => PrefixOperator::NotEqual,
-        MatchOperator::In => PrefixOperator::In,
-        MatchOperator::NotIn => PrefixOperator::NotIn,
-    };
-    Some(PrefixMatch {
-        prefix,
-        operator,
-        length,
-    })
 }
 
 fn statement(name: &str, matches: Vec<Match>, verdict: Verdict) -> Statement {

@@ -5,7 +5,7 @@
 //! | --- | --- |
 //! | [`mod@plan`] | [`ClusterState`](resources::ClusterState) to [`NodePlan`]: what one node's speaker and kernel are to do |
 //! | [`peers`] | which peers this node has |
-//! | [`filter`] | which routes they may send us, and which they get |
+//! | [`filter`], `rule` | which routes they may send us, and which they get |
 //! | [`route`] | best paths and endpoints to kernel routes |
 #![forbid(unsafe_code)]
 
@@ -13,6 +13,7 @@ pub mod filter;
 pub mod peers;
 pub mod plan;
 pub mod route;
+mod rule;
 
 pub use plan::{NodePlan, PlanError, plan};
 pub use route::{

@@ -5,22 +5,24 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use bgp::config::{NextHopMode, PeerConfig, Reach};
+use bgp::config::{Client, NextHopMode, PeerConfig, PrivateAs, Reach, Rules};
 use bgp::policy::Policy;
-use bgp_wire::Family;
+use bgp_wire::{Asn, Family};
 use resources::bgp_configuration::DEFAULT;
 use resources::{
-    BgpPeerSpec, ClusterState, FilterRule, Kind, Node, Problem, Severity, SourceAddress,
+    BgpPeerSpec, ClusterState, Kind, Node, PeerAddress, Problem, ReversePeering, Severity,
+    SourceAddress,
 };
 
-use crate::filter::{Ranges, export};
+use crate::filter::Ranges;
 use crate::plan::{
     CONNECT_RETRY, DEFAULT_HOLD_TIME, DEFAULT_PORT, DEFAULT_RESTART_TIME, asn, listen_port,
     problem, setting,
 };
+use crate::rule;
 
 /// The peers of this node, by address.
 pub(crate) fn peers(
@@ -40,6 +42,14 @@ pub(crate) fn peers(
     peers
 }
 
+/// A peer that a BGPPeer asks for.
+struct Wanted<'a> {
+    name: &'a str,
+    spec: &'a BgpPeerSpec,
+    at: PeerAddress,
+    asn: Asn,
+}
+
 struct Planner<'a> {
     cluster: &'a ClusterState,
     node: &'a Node,
@@ -55,39 +65,102 @@ impl Planner<'_> {
             .partition(|(_, spec)| spec.is_global());
         for (name, spec) in global.into_iter().chain(others) {
             self.check_target(name, spec, problems);
-            // A list of all route reflectors applies to them as well: whoever is meant itself passes over it.
-            let own = self.node.internal_ips().any(|ip| ip == spec.peer_ip.ip);
-            if own || !self.selected(spec) {
+            if !selected(spec, self.node) {
                 continue;
             }
-            match peers.entry(spec.peer_ip.ip) {
-                Entry::Vacant(entry) => {
-                    entry.insert(self.peer(name, spec, problems));
-                }
-                Entry::Occupied(entry) => {
-                    let message = format!(
-                        "{} is a peer already by {}: this one has no effect here",
-                        spec.peer_ip.ip,
-                        entry.get().origin
-                    );
-                    problems.push(problem(
-                        Severity::Warning,
-                        Some((Kind::BgpPeer, name)),
-                        "spec.peerIP",
-                        message,
-                    ));
+            if let (Some(at), Some(asn)) = (spec.peer_ip, spec.as_number) {
+                let peer = Wanted {
+                    name,
+                    spec,
+                    at,
+                    asn: asn.get(),
+                };
+                self.add(&peer, peers, problems);
+            }
+            for other in self.selected_peers(spec) {
+                self.add_node(name, spec, other, peers, problems);
+            }
+        }
+        // What somebody asked for here comes before what somebody asked for there.
+        for (name, spec) in &self.cluster.peers {
+            let selector = spec.peer_selector.as_ref();
+            let meant = selector.is_some_and(|it| it.matches(&self.node.metadata.labels));
+            let reverse = spec.reverse_peering.unwrap_or_default() == ReversePeering::Auto;
+            if !meant || !reverse {
+                continue;
+            }
+            for other in self.cluster.nodes.values().filter(|it| selected(spec, it)) {
+                let known = |ip: Ipv4Addr| peers.contains_key(&IpAddr::from(ip));
+                if !other.internal_ipv4().is_some_and(known) {
+                    self.add_node(name, spec, other, peers, problems);
                 }
             }
         }
     }
 
-    /// Whether a BGPPeer is one of this node's.
-    fn selected(&self, spec: &BgpPeerSpec) -> bool {
-        let metadata = &self.node.metadata;
-        match (&spec.node, &spec.node_selector) {
-            (Some(node), _) => *node == metadata.name,
-            (None, Some(selector)) => selector.matches(&metadata.labels),
-            (None, None) => true,
+    fn selected_peers<'s>(&'s self, spec: &'s BgpPeerSpec) -> impl Iterator<Item = &'s Node> {
+        let selector = spec.peer_selector.as_ref();
+        self.cluster
+            .nodes
+            .values()
+            .filter(move |node| selector.is_some_and(|it| it.matches(&node.metadata.labels)))
+    }
+
+    /// A node as the peer of a BGPPeer with `peerSelector`.
+    fn add_node(
+        &self,
+        name: &str,
+        spec: &BgpPeerSpec,
+        other: &Node,
+        peers: &mut BTreeMap<IpAddr, PeerConfig>,
+        problems: &mut Vec<Problem>,
+    ) {
+        let Some(ip) = other.internal_ipv4() else {
+            return;
+        };
+        let peer = Wanted {
+            name,
+            spec,
+            at: PeerAddress {
+                ip: ip.into(),
+                port: None,
+            },
+            asn: self.asn_of(other),
+        };
+        self.add(&peer, peers, problems);
+    }
+
+    fn add(
+        &self,
+        wanted: &Wanted<'_>,
+        peers: &mut BTreeMap<IpAddr, PeerConfig>,
+        problems: &mut Vec<Problem>,
+    ) {
+        let ip = wanted.at.ip;
+        // A list of all route reflectors applies to them as well: whoever is meant itself passes over it.
+        if self.node.internal_ips().any(|own| own == ip) {
+            return;
+        }
+        match peers.entry(ip) {
+            Entry::Vacant(entry) => {
+                entry.insert(self.peer(wanted, problems));
+            }
+            Entry::Occupied(entry) => {
+                let message = format!(
+                    "{ip} is a peer already by {}: this one has no effect here",
+                    entry.get().origin
+                );
+                let field = match wanted.spec.peer_selector {
+                    Some(_) => "spec.peerSelector",
+                    None => "spec.peerIP",
+                };
+                problems.push(problem(
+                    Severity::Warning,
+                    Some((Kind::BgpPeer, wanted.name)),
+                    field,
+                    message,
+                ));
+            }
         }
     }
 
@@ -108,7 +181,13 @@ impl Planner<'_> {
                     format!("no Node has labels that match `{selector}`"),
                 )
             }
-            _ => return,
+            _ => match &spec.peer_selector {
+                Some(selector) if self.selected_peers(spec).next().is_none() => (
+                    "spec.peerSelector",
+                    format!("no Node has labels that match `{selector}`"),
+                ),
+                _ => return,
+            },
         };
         problems.push(problem(
             Severity::Warning,
@@ -118,9 +197,13 @@ impl Planner<'_> {
         ));
     }
 
-    fn peer(&self, name: &str, spec: &BgpPeerSpec, problems: &mut Vec<Problem>) -> PeerConfig {
-        let ip = spec.peer_ip.ip;
-        let asn = spec.as_number.get();
+    fn peer(&self, wanted: &Wanted<'_>, problems: &mut Vec<Problem>) -> PeerConfig {
+        let Wanted {
+            name,
+            spec,
+            at: PeerAddress { ip, .. },
+            asn,
+        } = *wanted;
         let other = self.node_at(ip);
         let mut port = DEFAULT_PORT;
         let mut origin = format!("BGPPeer/{name}");
@@ -140,14 +223,17 @@ impl Planner<'_> {
                     message,
                 ));
             }
-            if self.mesh_enabled() {
+            let meshed = |node: &Node| node.route_reflector_cluster_id().is_none();
+            if self.mesh_enabled() && meshed(other) && meshed(self.node) {
                 origin = format!("{origin} (instead of mesh/{})", other.metadata.name);
             }
         }
         let source = spec.source_address.unwrap_or_default();
-        let (import, export) = self.policies(name, spec, problems);
+        let local_asn = spec.local_as_number.map(resources::AsNumber::get);
+        let internal = asn == local_asn.unwrap_or_else(|| self.asn_of(self.node));
+        let (import, export) = self.policies(name, spec, internal, problems);
         PeerConfig {
-            port: spec.peer_ip.port.unwrap_or(port),
+            port: wanted.at.port.unwrap_or(port),
             local_address: match source {
                 SourceAddress::UseNodeIP => self.source_address(),
                 SourceAddress::None => None,
@@ -155,15 +241,25 @@ impl Planner<'_> {
             passive: spec.passive.unwrap_or(false),
             hold_time: spec.hold_time.unwrap_or_else(|| self.hold_time()),
             reach: spec.ttl_security.map_or(ANY_DISTANCE, Reach::Gtsm),
-            next_hop: match spec.next_hop_mode.unwrap_or_default() {
-                resources::NextHopMode::Auto => NextHopMode::Auto,
-                resources::NextHopMode::Own => NextHopMode::Own,
-                resources::NextHopMode::Keep => NextHopMode::Keep,
-            },
+            next_hop: next_hop_mode(spec, internal),
             graceful_restart: spec
                 .graceful_restart
                 .unwrap_or_else(|| self.graceful_restart())
                 .then(|| spec.max_restart_time.unwrap_or(DEFAULT_RESTART_TIME)),
+            local_asn,
+            rules: Rules {
+                allowed_own_as: spec.num_allowed_local_as_numbers.unwrap_or(0),
+                private_as: match spec.private_as_numbers.unwrap_or_default() {
+                    resources::PrivateAs::Keep => PrivateAs::Keep,
+                    resources::PrivateAs::Remove => PrivateAs::Remove,
+                    resources::PrivateAs::Replace => PrivateAs::Replace,
+                },
+                override_as: spec.override_as_number.unwrap_or(false),
+                bilateral: spec.bilateral.unwrap_or(false),
+                graceful_shutdown: spec.graceful_shutdown.unwrap_or(true),
+                blackhole: spec.blackhole.unwrap_or(false),
+                ..self.rules(other, internal)
+            },
             import,
             export,
             connect_retry: CONNECT_RETRY,
@@ -179,6 +275,7 @@ impl Planner<'_> {
         &self,
         name: &str,
         spec: &BgpPeerSpec,
+        internal: bool,
         problems: &mut Vec<Problem>,
     ) -> (Policy, Policy) {
         let filters = &self.cluster.filters;
@@ -201,28 +298,44 @@ impl Planner<'_> {
             let policy = Policy::reject_all(format!("BGPFilter/{missing} is missing"));
             return (policy.clone(), policy);
         }
-        let rules = |direction: &'static str| {
-            spec.filters.iter().flat_map(move |filter| {
-                let spec = &filters[filter];
-                let rules: &[FilterRule] = match direction {
-                    "importV4" => &spec.import_v4,
-                    _ => &spec.export_v4,
-                };
-                rules.iter().enumerate().map(move |(index, rule)| {
-                    (format!("BGPFilter/{filter} {direction}[{index}]"), rule)
-                })
-            })
-        };
+        let named = || spec.filters.iter().map(|name| (name, &filters[name]));
         (
-            self.ranges.import(rules("importV4")),
-            export(rules("exportV4")),
+            self.ranges
+                .import(named().flat_map(|(name, spec)| rule::import(name, spec))),
+            self.ranges.export(
+                named().flat_map(|(name, spec)| rule::export(name, spec)),
+                internal && self.reflects(),
+            ),
         )
+    }
+
+    /// Whether this node is a route reflector.
+    fn reflects(&self) -> bool {
+        self.node.route_reflector_cluster_id().is_some()
+    }
+
+    /// What holds for a peer by what this node and the peer are. As in Calico, whoever isn't a reflector of the same
+    /// cluster is a client.
+    fn rules(&self, peer: Option<&Node>, internal: bool) -> Rules {
+        let theirs = peer.and_then(Node::route_reflector_cluster_id);
+        let ours = self.node.route_reflector_cluster_id();
+        Rules {
+            client: ours
+                .filter(|_| internal && theirs != ours)
+                .map(|cluster_id| Client {
+                    cluster_id,
+                    meshed: false,
+                }),
+            drain: self.node.is_draining(),
+            ..Rules::default()
+        }
     }
 
     /// Every other node, as Calico has it: nodes of our AS as internal peers, those of another as external ones. Both
     /// ends dial, unlike in Calico, so that whichever restarts is back at once; a collision is resolved by the session.
+    /// Route reflectors are no part of it.
     fn mesh(&self, peers: &mut BTreeMap<IpAddr, PeerConfig>, problems: &mut Vec<Problem>) {
-        if !self.mesh_enabled() {
+        if !self.mesh_enabled() || self.reflects() {
             return;
         }
         if self.node.internal_ipv4().is_none() {
@@ -247,7 +360,8 @@ impl Planner<'_> {
             reach: ANY_DISTANCE,
             graceful_restart: self.graceful_restart().then_some(restart_time),
             import: self.ranges.import(std::iter::empty()),
-            export: export(std::iter::empty()),
+            export: self.ranges.export(std::iter::empty(), false),
+            rules: self.rules(None, false),
             ..PeerConfig::new(0)
         };
         for (other_name, other) in self
@@ -255,6 +369,7 @@ impl Planner<'_> {
             .nodes
             .iter()
             .filter(|(other, _)| *other != name)
+            .filter(|(_, other)| other.route_reflector_cluster_id().is_none())
         {
             let Some(address) = other.internal_ipv4() else {
                 let message = "no IPv4 InternalIP: the node is left out of the mesh";
@@ -314,6 +429,26 @@ impl Planner<'_> {
 
     fn asn_of(&self, node: &Node) -> u32 {
         asn(self.cluster, node)
+    }
+}
+
+/// Whether a node has this BGPPeer.
+fn selected(spec: &BgpPeerSpec, node: &Node) -> bool {
+    let metadata = &node.metadata;
+    match (&spec.node, &spec.node_selector) {
+        (Some(node), _) => *node == metadata.name,
+        (None, Some(selector)) => selector.matches(&metadata.labels),
+        (None, None) => true,
+    }
+}
+
+/// `keepOriginalNextHop` is for external peers, as in Calico.
+fn next_hop_mode(spec: &BgpPeerSpec, internal: bool) -> NextHopMode {
+    match spec.next_hop_mode {
+        None if !internal && spec.keep_original_next_hop == Some(true) => NextHopMode::Keep,
+        None | Some(resources::NextHopMode::Auto) => NextHopMode::Auto,
+        Some(resources::NextHopMode::Own) => NextHopMode::Own,
+        Some(resources::NextHopMode::Keep) => NextHopMode::Keep,
     }
 }
 

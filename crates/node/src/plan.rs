@@ -99,7 +99,7 @@ pub fn plan(cluster: &ClusterState, node_name: &str) -> Result<NodePlan, PlanErr
         // Routes of our own are all that we announce: no other one's next hop to keep.
         subnets: Vec::new(),
         decision: Decision::multipath(MAX_PATHS),
-        cluster_id: None,
+        cluster_id: node.route_reflector_cluster_id(),
         complete: true,
         selection_deferral: SELECTION_DEFERRAL,
     };

@@ -20,10 +20,54 @@ pub struct BgpPeerSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_selector: Option<Selector>,
     /// Where it is. Without a port: the listen port where it is one of our nodes, else 179.
-    #[serde(rename = "peerIP")]
-    pub peer_ip: PeerAddress,
+    #[serde(default, rename = "peerIP", skip_serializing_if = "Option::is_none")]
+    pub peer_ip: Option<PeerAddress>,
+    /// The labels of nodes that are the peers, in the place of `peerIP` and `asNumber`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer_selector: Option<Selector>,
+    /// Whether the nodes of `peerSelector` have those that have this peer as theirs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reverse_peering: Option<ReversePeering>,
     /// Its AS; the same as the node's makes it an internal peer.
-    pub as_number: AsNumber,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub as_number: Option<AsNumber>,
+    /// The node's AS towards it.
+    #[serde(
+        default,
+        rename = "localASNumber",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub local_as_number: Option<AsNumber>,
+    /// How often the node's own AS may be in the AS path of what it sends.
+    #[serde(
+        default,
+        rename = "numAllowedLocalASNumbers",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub num_allowed_local_as_numbers: Option<u8>,
+    /// What becomes of private AS numbers towards it.
+    #[serde(
+        default,
+        rename = "privateASNumbers",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub private_as_numbers: Option<PrivateAs>,
+    /// Whether the node's AS stands for the peer's own in what it is told.
+    #[serde(
+        default,
+        rename = "overrideASNumber",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub override_as_number: Option<bool>,
+    /// Whether it is a bilateral peer, which routes with NOPEER are not for (RFC 3765).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bilateral: Option<bool>,
+    /// Whether its GRACEFUL_SHUTDOWN is heard (RFC 8326).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub graceful_shutdown: Option<bool>,
+    /// Whether its routes with BLACKHOLE discard (RFC 7999).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blackhole: Option<bool>,
     /// Source address of our connections.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_address: Option<SourceAddress>,
@@ -33,6 +77,9 @@ pub struct BgpPeerSpec {
     /// How the next hop is set towards it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_hop_mode: Option<NextHopMode>,
+    /// `Keep` where the peer is an external one: an old name of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_original_next_hop: Option<bool>,
     /// Hold time to propose: zero (no keepalives), or at least 3 s.
     #[serde(
         default,
@@ -82,6 +129,28 @@ pub enum NextHopMode {
     Keep,
 }
 
+/// Whether the other side of a `peerSelector` has the session as well.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ReversePeering {
+    /// It has.
+    #[default]
+    Auto,
+    /// Only if another BGPPeer says so.
+    Manual,
+}
+
+/// What becomes of private AS numbers (RFC 6996) towards an external peer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PrivateAs {
+    /// Nothing.
+    #[default]
+    Keep,
+    /// They are taken out.
+    Remove,
+    /// The node's own AS stands for them.
+    Replace,
+}
+
 impl BgpPeerSpec {
     /// Whether all nodes have this peer.
     #[must_use]
@@ -100,17 +169,10 @@ impl BgpPeerSpec {
                 "empty: write a node's name, or remove the field for a peer of all nodes",
             ));
         }
-        let ip = self.peer_ip.ip;
-        if !ip.is_ipv4() {
-            faults.push(Fault::at(
-                "spec.peerIP",
-                format!("`{ip}`: peers have IPv4 addresses so far"),
-            ));
-        } else if ip.is_unspecified() || ip.is_multicast() || ip.is_loopback() {
-            faults.push(Fault::at(
-                "spec.peerIP",
-                format!("`{ip}` can't be a peer's address"),
-            ));
+        self.validate_target(faults);
+        if self.keep_original_next_hop.is_some() && self.next_hop_mode.is_some() {
+            let message = "is the old name of `nextHopMode: Keep`: remove one of them";
+            faults.push(Fault::at("spec.keepOriginalNextHop", message));
         }
         if self.graceful_restart == Some(false) && self.max_restart_time.is_some() {
             let message = "has no effect with `gracefulRestart: false`: remove one of them";
@@ -124,5 +186,47 @@ impl BgpPeerSpec {
         }
         validate_hold_time(self.hold_time, faults);
         validate_restart_time("spec.maxRestartTime", self.max_restart_time, faults);
+    }
+
+    /// A peer is one address, or the nodes with certain labels.
+    fn validate_target(&self, faults: &mut Vec<Fault>) {
+        if self.peer_selector.is_some() {
+            let others = [
+                ("spec.peerIP", self.peer_ip.is_some()),
+                ("spec.asNumber", self.as_number.is_some()),
+            ];
+            for (field, _) in others.into_iter().filter(|(_, set)| *set) {
+                let message = "goes without `peerSelector`, which says it: remove one of them";
+                faults.push(Fault::at(field, message));
+            }
+            return;
+        }
+        if self.reverse_peering.is_some() {
+            let message = "goes with `peerSelector`";
+            faults.push(Fault::at("spec.reversePeering", message));
+        }
+        for (field, missing) in [
+            ("peerIP", self.peer_ip.is_none()),
+            ("asNumber", self.as_number.is_none()),
+        ] {
+            if missing {
+                let message = format!("`{field}` is missing, or else `peerSelector`");
+                faults.push(Fault::at("spec", message));
+            }
+        }
+        let Some(ip) = self.peer_ip.map(|address| address.ip) else {
+            return;
+        };
+        if !ip.is_ipv4() {
+            faults.push(Fault::at(
+                "spec.peerIP",
+                format!("`{ip}`: peers have IPv4 addresses so far"),
+            ));
+        } else if ip.is_unspecified() || ip.is_multicast() || ip.is_loopback() {
+            faults.push(Fault::at(
+                "spec.peerIP",
+                format!("`{ip}` can't be a peer's address"),
+            ));
+        }
     }
 }

@@ -7,42 +7,29 @@ use serde::de;
 /// Fields of Calico's kinds that have no counterpart here: whoever ports a file should read more than "unknown".
 const CALICO_FIELDS: &[&str] = &[
     "allowedUses",
-    "asPathPrefix",
     "assignmentMode",
     "bindMode",
     "blockSize",
     "communities",
-    "disableBGPExport",
     "disabled",
-    "exportV6",
     "ignoredInterfaces",
-    "importV6",
     "interface",
     "ipipMode",
-    "keepOriginalNextHop",
     "keepaliveTime",
-    "localASNumber",
     "localWorkloadPeeringIPV4",
     "localWorkloadPeeringIPV6",
     "localWorkloadSelector",
     "logSeverityScreen",
     "namespaceSelector",
     "nodeMeshPassword",
-    "numAllowedLocalASNumbers",
-    "operations",
     "password",
-    "peerSelector",
-    "peerType",
     "prefixAdvertisements",
-    "priority",
     "programClusterRoutes",
     "reachableBy",
-    "reversePeering",
     "serviceClusterIPs",
     "serviceExternalIPs",
     "serviceLoadBalancerAggregation",
     "serviceLoadBalancerIPs",
-    "source",
     "vxlanMode",
 ];
 
@@ -157,6 +144,11 @@ impl de::Error for Fault {
     }
 
     fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
+        if field == "interface" {
+            return Self::custom(
+                "Calico's `interface` has no effect in Margay, which reads no routes from interfaces: write `source`, `cidr` or `nextHop`",
+            );
+        }
         if CALICO_FIELDS.contains(&field) {
             return Self::custom(format!(
                 "Calico's `{field}` has no effect in Margay: remove it"

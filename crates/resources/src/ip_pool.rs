@@ -16,6 +16,13 @@ pub struct IpPoolSpec {
     /// Whether pods with an address of this pool take their node's when they send to somewhere outside all pools and nodes.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub nat_outgoing: bool,
+    /// Routes inside it are announced to nobody, unless a filter says so.
+    #[serde(
+        default,
+        rename = "disableBGPExport",
+        skip_serializing_if = "std::ops::Not::not"
+    )]
+    pub disable_bgp_export: bool,
 }
 
 impl IpPoolSpec {

@@ -3,7 +3,7 @@
 //! | module | what |
 //! | --- | --- |
 //! | [`object`] | [`Object`]: one of the kinds below, with its name and labels |
-//! | [`bgp_configuration`], [`bgp_peer`], [`bgp_filter`], [`ip_pool`] | our own kinds, `margay.dev/v1alpha1` |
+//! | [`bgp_configuration`], [`bgp_peer`], [`bgp_filter`], [`filter_rule`], [`ip_pool`] | our own kinds, `margay.dev/v1alpha1` |
 //! | [`node`] | what we use of Kubernetes' `v1` Node |
 //! | [`values`] | AS numbers, durations, peer addresses: what fields hold |
 //! | [`selector`] | label selectors, in Kubernetes' syntax and in Calico's |
@@ -18,6 +18,7 @@ pub mod bgp_configuration;
 pub mod bgp_filter;
 pub mod bgp_peer;
 mod fault;
+pub mod filter_rule;
 pub mod index;
 pub mod ip_pool;
 pub mod node;
@@ -25,17 +26,20 @@ pub mod object;
 pub mod selector;
 mod tree;
 pub mod values;
+mod written;
 pub mod yaml;
 
 pub use bgp_configuration::BgpConfigurationSpec;
-pub use bgp_filter::{Action, BgpFilterSpec, FilterRule, MatchOperator, PrefixLength};
-pub use bgp_peer::{BgpPeerSpec, NextHopMode, SourceAddress};
+pub use bgp_filter::BgpFilterSpec;
+pub use bgp_peer::{BgpPeerSpec, NextHopMode, PrivateAs, ReversePeering, SourceAddress};
+pub use filter_rule::{Action, FilterRule, MatchOperator, PrefixLength};
 pub use index::{ClusterState, Index};
 pub use ip_pool::IpPoolSpec;
 pub use node::Node;
 pub use object::{Kind, Metadata, Object, ObjectRef, Resource};
 pub use selector::Selector;
 pub use values::{AsNumber, PeerAddress};
+pub use written::Written;
 
 /// The API group and version of our own kinds.
 pub const API_VERSION: &str = "margay.dev/v1alpha1";

@@ -15,6 +15,12 @@ pub const AS_NUMBER: &str = "margay.dev/as-number";
 /// Annotation: the node's BGP identifier, where it isn't the first IPv4 InternalIP.
 pub const ROUTER_ID: &str = "margay.dev/router-id";
 
+/// Annotation: the node is a route reflector, and this its cluster id (RFC 4456). It leaves the mesh.
+pub const ROUTE_REFLECTOR_CLUSTER_ID: &str = "margay.dev/route-reflector-cluster-id";
+
+/// Annotation: `true` while the node is about to go: peers are told to prefer any other path (RFC 8326).
+pub const DRAIN: &str = "margay.dev/drain";
+
 /// A node.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Node {
@@ -72,6 +78,22 @@ impl Node {
         self.metadata.annotations.get(ROUTER_ID)?.parse().ok()
     }
 
+    /// Its cluster id, if it is a route reflector.
+    #[must_use]
+    pub fn route_reflector_cluster_id(&self) -> Option<Ipv4Addr> {
+        let text = self.metadata.annotations.get(ROUTE_REFLECTOR_CLUSTER_ID)?;
+        text.parse().ok()
+    }
+
+    /// Whether its routes are about to go.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.metadata
+            .annotations
+            .get(DRAIN)
+            .is_some_and(|text| text == "true")
+    }
+
     /// Its InternalIPs, in order.
     pub fn internal_ips(&self) -> impl Iterator<Item = IpAddr> + '_ {
         self.status
@@ -112,14 +134,26 @@ impl Node {
         {
             faults.push(Fault::at("metadata.annotations", message).below(AS_NUMBER));
         }
-        if let Some(text) = annotations.get(ROUTER_ID)
-            && text
-                .parse::<Ipv4Addr>()
-                .map_or(true, |id| id.is_unspecified())
+        let ids = [
+            (ROUTER_ID, "router id"),
+            (ROUTE_REFLECTOR_CLUSTER_ID, "cluster id"),
+        ];
+        for (annotation, what) in ids {
+            if let Some(text) = annotations.get(annotation)
+                && text
+                    .parse::<Ipv4Addr>()
+                    .map_or(true, |id| id.is_unspecified())
+            {
+                let message =
+                    format!("`{text}` is not a {what}: write an IPv4 address other than 0.0.0.0");
+                faults.push(Fault::at("metadata.annotations", message).below(annotation));
+            }
+        }
+        if let Some(text) = annotations.get(DRAIN)
+            && !matches!(text.as_str(), "true" | "false")
         {
-            let message =
-                format!("`{text}` is not a router id: write an IPv4 address other than 0.0.0.0");
-            faults.push(Fault::at("metadata.annotations", message).below(ROUTER_ID));
+            let message = format!("`{text}` is neither `true` nor `false`, in quotes");
+            faults.push(Fault::at("metadata.annotations", message).below(DRAIN));
         }
         if let Some(Err(message)) = self.spec.pod_cidr.as_deref().map(parse_cidr) {
             faults.push(Fault::at("spec.podCIDR", message));

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use resources::node::{AS_NUMBER, ROUTER_ID};
+use resources::node::{AS_NUMBER, DRAIN, ROUTE_REFLECTOR_CLUSTER_ID, ROUTER_ID};
 use resources::{Kind, yaml};
 
 /// A name that no field has, and that is like none.
@@ -72,7 +72,11 @@ fn complaint(kind: Kind, path: &str, field: &str) -> String {
     let inside = match path {
         "" => format!("{{{field}: 1}}"),
         "importV4[]" => format!("{{importV4: [{{{field}: 1}}]}}"),
-        "exportV4[]" => format!("{{exportV4: [{{{field}: 1}}]}}"),
+        "exportV4[]" | "importV6[]" | "exportV6[]" => {
+            let list = path.trim_end_matches("[]");
+            format!("{{{list}: [{{{field}: 1}}]}}")
+        }
+        "importV4[].operations[]" => format!("{{importV4: [{{operations: [{{{field}: 1}}]}}]}}"),
         "importV4[].prefixLength" => format!("{{importV4: [{{prefixLength: {{{field}: 1}}}}]}}"),
         other => panic!("no such place: {other}"),
     };
@@ -130,14 +134,30 @@ fn the_table_of_filters_goes_into_their_rules() {
     let kind = Kind::BgpFilter;
     let mut expected = known(kind, "");
     let rule = known(kind, "importV4[]");
-    assert_eq!(rule, known(kind, "exportV4[]"), "the directions differ");
+    for other in ["exportV4[]", "importV6[]", "exportV6[]"] {
+        assert_eq!(rule, known(kind, other), "{other} differs");
+    }
     for field in rule.iter().filter(|field| *field != "prefixLength") {
         expected.insert(format!("importV4[].{field}"));
     }
     for field in known(kind, "importV4[].prefixLength") {
         expected.insert(format!("importV4[].prefixLength.{field}"));
     }
-    assert_eq!(documented(&text, kind.name()), expected);
+    // Operations and terms of patterns have tables of their own.
+    let rows = rows(&text, kind.name());
+    let (_, operations) = rows.split_at(rows.iter().position(|row| row[0] == "operation").unwrap());
+    let operations = &operations[1..operations.iter().position(|row| row[0] == "term").unwrap()];
+    let names: BTreeSet<String> = operations
+        .iter()
+        .flat_map(|row| quoted(&row[0]).map(str::to_owned))
+        .collect();
+    assert_eq!(names, known(kind, "importV4[].operations[]"));
+    let fields: BTreeSet<String> = rows
+        .iter()
+        .take_while(|row| row[0] != "operation")
+        .filter_map(|row| quoted(&row[0]).next().map(str::to_owned))
+        .collect();
+    assert_eq!(fields, expected);
 }
 
 #[test]
@@ -147,6 +167,8 @@ fn the_table_of_nodes_names_what_is_read() {
         "metadata.labels".to_owned(),
         format!("metadata.annotations[\"{AS_NUMBER}\"]"),
         format!("metadata.annotations[\"{ROUTER_ID}\"]"),
+        format!("metadata.annotations[\"{ROUTE_REFLECTOR_CLUSTER_ID}\"]"),
+        format!("metadata.annotations[\"{DRAIN}\"]"),
         "spec.podCIDR".to_owned(),
         "spec.podCIDRs".to_owned(),
         "status.addresses[]".to_owned(),

@@ -1,5 +1,5 @@
-use bgp::config::PeerConfig;
-use bgp::policy::{Candidate, Outcome, Policy, SourceKind};
+use bgp::config::{LocalAs, NextHopMode, PeerConfig, PrivateAs, Rules};
+use bgp::policy::{Candidate, NextHopChange, Outcome, Policy, SourceKind};
 use bgp_wire::Attributes;
 use expect_test::{Expect, expect};
 use resources::{ClusterState, Index};
@@ -53,13 +53,17 @@ fn describe(peer: &PeerConfig) -> String {
         next_hop,
         graceful_restart,
         origin,
+        rules,
         ..
     } = peer;
     let source = local_address.map_or_else(|| "any".to_owned(), |address| address.to_string());
     let restart = graceful_restart.map_or(0, |time| time.as_secs());
     let passive = if *passive { " passive" } else { "" };
+    let client = rules.client.map_or_else(String::new, |client| {
+        format!(" client of {}", client.cluster_id)
+    });
     format!(
-        "AS {asn} port {port} from {source} hold {} gr {restart} {reach:?} {next_hop:?}{passive}: {origin}",
+        "AS {asn} port {port} from {source} hold {} gr {restart} {reach:?} {next_hop:?}{passive}{client}: {origin}",
         hold_time.as_secs()
     )
 }
@@ -463,4 +467,331 @@ fn export_rules_come_before_the_default() {
             10.244.3.0/24 rejected: BGPFilter/missing is missing
         "#]],
     );
+}
+
+/// n1 and n2 are reflectors, of one cluster or of two; all nodes peer with them by label.
+fn reflectors(first: &str, second: &str) -> String {
+    let node = |name: &str, host: u8, cluster: &str| {
+        let annotations = match cluster {
+            "" => String::new(),
+            cluster => format!(
+                ", labels: {{rr: yes}}, annotations: {{margay.dev/route-reflector-cluster-id: {cluster}}}"
+            ),
+        };
+        format!(
+            "apiVersion: v1\nkind: Node\nmetadata: {{name: {name}{annotations}}}\nspec: {{podCIDR: 10.244.{host}.0/24}}\nstatus: {{addresses: [{{type: InternalIP, address: 192.0.2.{host}}}]}}\n---\n"
+        )
+    };
+    node("n1", 1, first)
+        + &node("n2", 2, second)
+        + &node("n3", 3, "")
+        + &node("n4", 4, "")
+        + &object(
+            "BGPPeer",
+            "rr",
+            "nodeSelector: all(), peerSelector: has(rr)",
+        )
+}
+
+#[track_caller]
+fn check_peers(objects: &str, node: &str, expected: &Expect) {
+    let plan = plan(&cluster(objects), node).unwrap();
+    let mut shown = format!("cluster id {:?}\n", plan.speaker.cluster_id);
+    for (address, peer) in &plan.speaker.peers {
+        shown += &format!("{address} {}\n", describe(peer));
+    }
+    for problem in &plan.problems {
+        shown += &format!("{:?}: {problem}\n", problem.severity);
+    }
+    expected.assert_eq(&shown);
+}
+
+#[test]
+fn route_reflectors_leave_the_mesh_and_have_clients() {
+    let one = reflectors("9.9.9.1", "9.9.9.1");
+    check_peers(
+        &one,
+        "n1",
+        &expect![[r#"
+        cluster id Some(9.9.9.1)
+        192.0.2.2 AS 64512 port 179 from 192.0.2.1 hold 90 gr 120 Hops(255) Auto: BGPPeer/rr
+        192.0.2.3 AS 64512 port 179 from 192.0.2.1 hold 90 gr 120 Hops(255) Auto client of 9.9.9.1: BGPPeer/rr
+        192.0.2.4 AS 64512 port 179 from 192.0.2.1 hold 90 gr 120 Hops(255) Auto client of 9.9.9.1: BGPPeer/rr
+    "#]],
+    );
+    check_peers(
+        &one,
+        "n3",
+        &expect![[r#"
+        cluster id None
+        192.0.2.1 AS 64512 port 179 from 192.0.2.3 hold 90 gr 120 Hops(255) Auto: BGPPeer/rr
+        192.0.2.2 AS 64512 port 179 from 192.0.2.3 hold 90 gr 120 Hops(255) Auto: BGPPeer/rr
+        192.0.2.4 AS 64512 port 179 from 192.0.2.3 hold 90 gr 120 Hops(255) Auto: mesh/n4
+    "#]],
+    );
+    let two = reflectors("9.9.9.1", "9.9.9.2");
+    check_peers(
+        &two,
+        "n1",
+        &expect![[r#"
+        cluster id Some(9.9.9.1)
+        192.0.2.2 AS 64512 port 179 from 192.0.2.1 hold 90 gr 120 Hops(255) Auto client of 9.9.9.1: BGPPeer/rr
+        192.0.2.3 AS 64512 port 179 from 192.0.2.1 hold 90 gr 120 Hops(255) Auto client of 9.9.9.1: BGPPeer/rr
+        192.0.2.4 AS 64512 port 179 from 192.0.2.1 hold 90 gr 120 Hops(255) Auto client of 9.9.9.1: BGPPeer/rr
+    "#]],
+    );
+    let manual = one.replace(
+        "peerSelector: has(rr)",
+        "peerSelector: has(rr), reversePeering: Manual",
+    );
+    check_peers(
+        &manual,
+        "n2",
+        &expect![[r#"
+        cluster id Some(9.9.9.1)
+        192.0.2.1 AS 64512 port 179 from 192.0.2.2 hold 90 gr 120 Hops(255) Auto: BGPPeer/rr
+    "#]],
+    );
+    let only_leaves = one.replace("nodeSelector: all()", "nodeSelector: '!has(rr)'");
+    check_peers(
+        &only_leaves,
+        "n1",
+        &expect![[r#"
+        cluster id Some(9.9.9.1)
+        192.0.2.3 AS 64512 port 179 from 192.0.2.1 hold 90 gr 120 Hops(255) Auto client of 9.9.9.1: BGPPeer/rr
+        192.0.2.4 AS 64512 port 179 from 192.0.2.1 hold 90 gr 120 Hops(255) Auto client of 9.9.9.1: BGPPeer/rr
+    "#]],
+    );
+    check_peers(
+        &(one + &no_mesh()),
+        "n4",
+        &expect![[r#"
+        cluster id None
+        192.0.2.1 AS 64512 port 179 from 192.0.2.4 hold 90 gr 120 Hops(255) Auto: BGPPeer/rr
+        192.0.2.2 AS 64512 port 179 from 192.0.2.4 hold 90 gr 120 Hops(255) Auto: BGPPeer/rr
+    "#]],
+    );
+}
+
+#[test]
+fn a_reflector_reflects_pod_routes_to_internal_peers() {
+    let objects = reflectors("9.9.9.1", "9.9.9.1")
+        + &object(
+            "BGPPeer",
+            "tor",
+            "node: n1, peerIP: 203.0.113.1, asNumber: 65001",
+        );
+    let plan = plan(&cluster(&objects), "n1").unwrap();
+    let export = |peer: [u8; 4]| plan.speaker.peers[&peer.into()].export.clone();
+    let prefixes = ["10.244.3.0/24", "198.51.100.0/24"];
+    check_policy(
+        &export([192, 0, 2, 3]),
+        SourceKind::Internal,
+        &prefixes,
+        &expect![[r#"
+            10.244.3.0/24 accepted
+            198.51.100.0/24 rejected: default: not this node's own route
+        "#]],
+    );
+    check_policy(
+        &export([192, 0, 2, 3]),
+        SourceKind::External,
+        &prefixes,
+        &expect![[r#"
+            10.244.3.0/24 rejected: default: not this node's own route
+            198.51.100.0/24 rejected: default: not this node's own route
+        "#]],
+    );
+    check_policy(
+        &export([203, 0, 113, 1]),
+        SourceKind::Internal,
+        &prefixes,
+        &expect![[r#"
+            10.244.3.0/24 rejected: default: not this node's own route
+            198.51.100.0/24 rejected: default: not this node's own route
+        "#]],
+    );
+}
+
+#[test]
+fn a_peers_rules_are_those_of_its_bgp_peer() {
+    let peer = tor(&object(
+        "BGPPeer",
+        "tor",
+        "peerIP: 203.0.113.1, asNumber: 65001, localASNumber: 64999, numAllowedLocalASNumbers: 2, privateASNumbers: Remove, overrideASNumber: true, bilateral: true, gracefulShutdown: false, blackhole: true, keepOriginalNextHop: true",
+    ));
+    assert_eq!(peer.local_asn, Some(64999));
+    assert_eq!(peer.next_hop, NextHopMode::Keep);
+    assert_eq!(
+        peer.rules,
+        Rules {
+            client: None,
+            local_as: LocalAs::Replace,
+            allowed_own_as: 2,
+            private_as: PrivateAs::Remove,
+            override_as: true,
+            bilateral: true,
+            graceful_shutdown: false,
+            blackhole: true,
+            drain: false,
+        }
+    );
+    // An internal peer keeps its next hops by itself; the old field is for external ones.
+    let internal = tor(&object(
+        "BGPPeer",
+        "tor",
+        "peerIP: 203.0.113.1, asNumber: 64999, localASNumber: 64999, keepOriginalNextHop: true",
+    ));
+    assert_eq!(internal.next_hop, NextHopMode::Auto);
+    let drained = NODES.replace(
+        "{name: n1, labels: {rack: a}}",
+        "{name: n1, annotations: {margay.dev/drain: 'true'}}",
+    );
+    let plan = plan(&cluster(&drained), "n1").unwrap();
+    assert!(plan.speaker.peers.values().all(|peer| peer.rules.drain));
+}
+
+#[test]
+fn hidden_pools_are_announced_where_a_filter_says_so_alone() {
+    let objects = object("IPPool", "a", "cidr: 10.244.0.0/16, disableBGPExport: true")
+        + &object(
+            "BGPPeer",
+            "tor",
+            "peerIP: 203.0.113.1, asNumber: 65001, filters: [f]",
+        );
+    let filter = |rule: &str| object("BGPFilter", "f", &format!("exportV4: [{rule}]"));
+    let own = ["10.244.1.0/24"];
+    let closed = tor(&(objects.clone() + &filter("{peerType: iBGP, action: Accept}")));
+    check_policy(
+        &closed.export,
+        SourceKind::Local,
+        &own,
+        &expect![[r#"
+        10.244.1.0/24 rejected: IPPool with disableBGPExport
+    "#]],
+    );
+    let open = tor(&(objects + &filter("{source: Local, action: Accept}")));
+    check_policy(
+        &open.export,
+        SourceKind::Local,
+        &own,
+        &expect![[r#"
+        10.244.1.0/24 accepted
+    "#]],
+    );
+}
+
+/// Every field of a rule, against routes that have what it asks for and routes that don't.
+#[test]
+fn what_a_rule_asks() {
+    let matching = Attributes {
+        origin: bgp_wire::Origin::Egp,
+        as_path: bgp_wire::AsPath::sequence([65001, 65002]),
+        next_hop: Some(bgp_wire::NextHop::V4([192, 0, 2, 9].into())),
+        med: Some(5),
+        local_pref: Some(2_147_483_147),
+        communities: vec![bgp_wire::Community::new(65000, 150)],
+        ..Attributes::originated()
+    };
+    let rules = [
+        (
+            "prefixes: [{cidr: 10.0.0.0/8, prefixLength: {min: 24}}]",
+            true,
+        ),
+        ("prefixes: [{cidr: 10.0.0.0/8}]", false),
+        ("source: RemotePeers", true),
+        ("source: ExternalPeers", true),
+        ("source: InternalPeers", false),
+        ("learnedFrom: 203.0.113.1", true),
+        ("learnedFrom: 203.0.113.2", false),
+        ("peerType: eBGP", true),
+        ("peerType: iBGP", false),
+        ("communities: {values: ['65000:100-199']}", true),
+        (
+            "communities: {values: ['65000:100-199', 'no-export']}",
+            false,
+        ),
+        ("asPathPrefix: [65001]", true),
+        ("asPathPrefix: [65002]", false),
+        ("asPath: '65001 .*'", true),
+        ("asPath: '65001'", false),
+        ("asPathLength: {max: 2}", true),
+        ("asPathLength: {min: 3}", false),
+        ("nextHop: 192.0.2.0/24", true),
+        ("nextHop: 198.51.100.0/24", false),
+        ("origin: EGP", true),
+        ("origin: Incomplete", false),
+        ("med: {min: 5, max: 5}", true),
+        ("med: {min: 6}", false),
+        ("localPref: {min: 101}", true),
+        ("localPref: {max: 100}", false),
+        ("priority: 500", true),
+        ("priority: 501", false),
+    ];
+    for (rule, expected) in rules {
+        let objects = object(
+            "BGPPeer",
+            "tor",
+            "peerIP: 203.0.113.1, asNumber: 65001, filters: [f]",
+        ) + &object(
+            "BGPFilter",
+            "f",
+            &format!("importV4: [{{{rule}, action: Accept}}]"),
+        );
+        let import = tor(&objects).import;
+        let candidate = |prefix: &str| Candidate {
+            prefix: prefix.parse().unwrap(),
+            attributes: &matching,
+            source: SourceKind::External,
+            from: Some([203, 0, 113, 1].into()),
+            internal: false,
+        };
+        let accepted = import.explain(&candidate("10.9.0.0/24")).accepted;
+        assert_eq!(accepted, expected, "{rule}");
+        let other_family = import.explain(&candidate("2001:db8::/32")).accepted;
+        assert!(!other_family, "{rule} is for IPv4");
+    }
+}
+
+#[test]
+fn operations_change_what_passes() {
+    let operations = "{addCommunity: {value: 65000:1}}, {addCommunity: {value: '65000:1:2'}}, {removeCommunity: {value: '*:7'}}, {prependASPath: {prefix: [65009, 65008]}}, {setPriority: {value: 500}}, {raiseMED: {value: 3}}, {setNextHop: {value: '2001:db8::77'}}, {setOrigin: {value: Incomplete}}";
+    let objects = object(
+        "BGPPeer",
+        "tor",
+        "peerIP: 203.0.113.1, asNumber: 65001, filters: [f]",
+    ) + &object(
+        "BGPFilter",
+        "f",
+        &format!("importV6: [{{action: Next, operations: [{operations}]}}, {{action: Accept}}]"),
+    );
+    let import = tor(&objects).import;
+    let mut attributes = Attributes {
+        med: Some(4),
+        communities: vec![bgp_wire::Community::new(1, 7)],
+        ..Attributes::originated()
+    };
+    let outcome = import.evaluate(&Candidate {
+        prefix: "2001:db8::/32".parse().unwrap(),
+        attributes: &attributes,
+        source: SourceKind::External,
+        from: None,
+        internal: false,
+    });
+    let Outcome::Accept(applied) = outcome else {
+        panic!("rejected")
+    };
+    let effects = import.apply(&applied, &mut attributes, 64512);
+    let expected = Attributes {
+        origin: bgp_wire::Origin::Incomplete,
+        as_path: bgp_wire::AsPath::sequence([65009, 65008]),
+        med: Some(7),
+        local_pref: Some(2_147_483_147),
+        communities: vec![bgp_wire::Community::new(65000, 1)],
+        large_communities: vec!["65000:1:2".parse().unwrap()],
+        ..Attributes::originated()
+    };
+    assert_eq!(attributes, expected);
+    let address = NextHopChange::Address("2001:db8::77".parse().unwrap());
+    assert_eq!(effects.next_hop, Some(address));
 }

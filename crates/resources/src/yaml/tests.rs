@@ -183,14 +183,14 @@ fn fields_that_are_unknown_or_missing() {
     check_peer(
         "  asNumber: 65001\n",
         &expect![[r#"
-        a.yaml:5: BGPPeer/tor: spec: `peerIP` is missing
-    "#]],
+            a.yaml:4: BGPPeer/tor: spec: `peerIP` is missing, or else `peerSelector`
+        "#]],
     );
     check_peer(
         "  peerIP: 192.0.2.1\n",
         &expect![[r#"
-        a.yaml:5: BGPPeer/tor: spec: `asNumber` is missing
-    "#]],
+            a.yaml:4: BGPPeer/tor: spec: `asNumber` is missing, or else `peerSelector`
+        "#]],
     );
     check_peer(
         "  peerIp: 192.0.2.1\n  asNumber: 65001\n",
@@ -207,7 +207,7 @@ fn fields_that_are_unknown_or_missing() {
     check_peer(
         "  peerIP: 192.0.2.1\n  asNumber: 65001\n  colour: red\n",
         &expect![[r#"
-            a.yaml:7: BGPPeer/tor: spec.colour: no such field; it may be `node`, `nodeSelector`, `peerIP`, `asNumber`, `sourceAddress`, `passive`, `nextHopMode`, `holdTime`, `gracefulRestart`, `maxRestartTime`, `ttlSecurity`, `filters`
+            a.yaml:7: BGPPeer/tor: spec.colour: no such field; it may be `node`, `nodeSelector`, `peerIP`, `peerSelector`, `reversePeering`, `asNumber`, `localASNumber`, `numAllowedLocalASNumbers`, `privateASNumbers`, `overrideASNumber`, `bilateral`, `gracefulShutdown`, `blackhole`, `sourceAddress`, `passive`, `nextHopMode`, `keepOriginalNextHop`, `holdTime`, `gracefulRestart`, `maxRestartTime`, `ttlSecurity`, `filters`
         "#]],
     );
     check(
@@ -423,4 +423,177 @@ proptest! {
             prop_assert!(problem.line.is_none_or(|line| line as usize <= text.lines().count() + 1), "{problem}");
         }
     }
+}
+
+#[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
+fn rules_and_operations_that_cannot_be() {
+    check(
+        "apiVersion: margay.dev/v1alpha1
+kind: BGPFilter
+metadata: {name: f}
+spec:
+  importV6:
+  - {cidr: 10.0.0.0/8, matchOperator: In, action: Accept}
+  - {prefixes: [{cidr: '2001:db8::/32', prefixLength: {min: 129}}], action: Accept}
+  - {source: Local, action: Accept}
+  - {communities: {values: []}, action: Accept}
+  - {communities: {values: ['65000:x']}, action: Accept}
+",
+        &expect![[r#"
+            a.yaml:10: BGPFilter/f: spec.importV6[4].communities.values[0]: `65000:x` is not a pattern over communities: write a community, with ranges or `*` for numbers, as in `65000:100-199`, `65000:*:1` or `rt:*:7`
+        "#]],
+    );
+    check(
+        "apiVersion: margay.dev/v1alpha1
+kind: BGPFilter
+metadata: {name: f}
+spec:
+  importV6:
+  - {cidr: 10.0.0.0/8, matchOperator: In, action: Accept}
+  - {prefixes: [{cidr: '2001:db8::/32', prefixLength: {min: 129}}], action: Accept}
+  - {source: Local, action: Accept}
+  - {communities: {values: []}, action: Accept}
+  - {asPathLength: {min: 3, max: 2}, action: Accept}
+  - {priority: 0, action: Accept}
+  - {action: Reject, operations: [{setMED: {value: 1}}]}
+  - action: Accept
+    operations:
+    - {}
+    - {setMED: {value: 1}, addCommunity: {value: no-export}}
+    - {prependASPath: {prefix: []}}
+    - {setNextHop: {value: Self}}
+    - {setNextHop: {value: 192.0.2.1}}
+    - {setPriority: {value: 2147483647}}
+  exportV4:
+  - {action: Next, operations: [{setNextHop: {value: Peer}}]}
+",
+        &expect![[r#"
+            a.yaml:22: BGPFilter/f: spec.exportV4[0].operations[0].setNextHop.value: `Peer` on export would be a loop: write `Self` or an address
+            a.yaml:6: BGPFilter/f: spec.importV6[0].cidr: `10.0.0.0/8` is not IPv6: an IPv6 rule would never match it
+            a.yaml:7: BGPFilter/f: spec.importV6[1].prefixes[0].prefixLength: an IPv6 prefix length is 0 to 128
+            a.yaml:8: BGPFilter/f: spec.importV6[2].source: `Local` never comes from a peer: write it in an export rule
+            a.yaml:9: BGPFilter/f: spec.importV6[3].communities.values: is empty: write at least one
+            a.yaml:10: BGPFilter/f: spec.importV6[4].asPathLength: `min: 3` is above `max: 2`: no route would match
+            a.yaml:11: BGPFilter/f: spec.importV6[5].priority: a priority is 1 to 2147483646
+            a.yaml:12: BGPFilter/f: spec.importV6[6].operations: go with `action: Accept` or `Next`
+            a.yaml:15: BGPFilter/f: spec.importV6[7].operations[0]: an operation has exactly one field
+            a.yaml:16: BGPFilter/f: spec.importV6[7].operations[1]: an operation has exactly one field
+            a.yaml:17: BGPFilter/f: spec.importV6[7].operations[2].prependASPath.prefix: is empty: write at least one AS number
+            a.yaml:18: BGPFilter/f: spec.importV6[7].operations[3].setNextHop.value: `Self` on import would be a loop: write `Peer` or an address
+            a.yaml:19: BGPFilter/f: spec.importV6[7].operations[4].setNextHop.value: `192.0.2.1` is not IPv6
+            a.yaml:20: BGPFilter/f: spec.importV6[7].operations[5].setPriority.value: a priority is 1 to 2147483646
+        "#]],
+    );
+    for (rule, expected) in [
+        (
+            "asPath: '64512 (1)'",
+            expect![[r#"
+                a.yaml:6: BGPFilter/f: spec.importV4[0].asPath: `64512 (1)`: `(1)` is not a term: write AS numbers with spaces between, as in `64512 64513-64520 .* [65001 65002]+`; the pattern is over the whole path
+            "#]],
+        ),
+        (
+            "interface: cali*",
+            expect![[r#"
+            a.yaml:6: BGPFilter/f: spec.importV4[0].interface: Calico's `interface` has no effect in Margay, which reads no routes from interfaces: write `source`, `cidr` or `nextHop`
+        "#]],
+        ),
+        (
+            "nextHop: 192.0.2.1",
+            expect![[r#"
+            a.yaml:6: BGPFilter/f: spec.importV4[0].nextHop: `192.0.2.1` lacks its prefix length: write `192.0.2.1/32`
+        "#]],
+        ),
+        (
+            "operations: [{addCommunity: {value: '65536:1'}}]",
+            expect![[r#"
+                a.yaml:6: BGPFilter/f: spec.importV4[0].operations[0].addCommunity.value: `65536:1` is not a community: write `65000:1`, `65000:1:2`, `rt:65000:1`, or a well-known name as `no-export`
+            "#]],
+        ),
+        (
+            "operations: [{setNextHop: {value: us}}]",
+            expect![[r#"
+            a.yaml:6: BGPFilter/f: spec.importV4[0].operations[0].setNextHop.value: `us` is not a next hop: write `Self`, `Peer` or an address
+        "#]],
+        ),
+        (
+            "operations: [{setWeight: {value: 1}}]",
+            expect![[r#"
+            a.yaml:6: BGPFilter/f: spec.importV4[0].operations[0].setWeight: no such field; it may be `addCommunity`, `removeCommunity`, `setCommunities`, `prependASPath`, `prependOwnAS`, `setPriority`, `setLocalPref`, `setMED`, `raiseMED`, `lowerMED`, `setNextHop`, `setOrigin`
+        "#]],
+        ),
+        (
+            "learnedFrom: tor-a",
+            expect![[r#"
+                a.yaml:6: BGPFilter/f: spec.importV4[0].learnedFrom: `tor-a`: invalid IP address syntax
+            "#]],
+        ),
+    ] {
+        let text = format!(
+            "apiVersion: margay.dev/v1alpha1\nkind: BGPFilter\nmetadata: {{name: f}}\nspec:\n  importV4:\n  - {rule}\n    action: Accept\n"
+        );
+        check(&text, &expected);
+    }
+}
+
+#[test]
+fn peers_by_label_and_their_as_numbers() {
+    for (spec, expected) in [
+        (
+            "peerSelector: rr, peerIP: 192.0.2.1, asNumber: 65001",
+            expect![[r#"
+                a.yaml:4: BGPPeer/tor: spec.peerIP: goes without `peerSelector`, which says it: remove one of them
+                a.yaml:4: BGPPeer/tor: spec.asNumber: goes without `peerSelector`, which says it: remove one of them
+            "#]],
+        ),
+        (
+            "peerIP: 192.0.2.1, asNumber: 65001, reversePeering: Manual",
+            expect![[r#"
+                a.yaml:4: BGPPeer/tor: spec.reversePeering: goes with `peerSelector`
+            "#]],
+        ),
+        (
+            "peerIP: 192.0.2.1, asNumber: 65001, keepOriginalNextHop: true, nextHopMode: Keep",
+            expect![[r#"
+                a.yaml:4: BGPPeer/tor: spec.keepOriginalNextHop: is the old name of `nextHopMode: Keep`: remove one of them
+            "#]],
+        ),
+        (
+            "peerIP: 192.0.2.1, asNumber: 65001, localASNumber: 0",
+            expect![[r#"
+                a.yaml:4: BGPPeer/tor: spec.localASNumber: AS 0 is reserved (RFC 7607): write 1 to 4294967294
+            "#]],
+        ),
+        (
+            "peerIP: 192.0.2.1, asNumber: 65001, privateASNumbers: All",
+            expect![[r#"
+                a.yaml:4: BGPPeer/tor: spec.privateASNumbers: `All` is unknown; it may be `Keep`, `Remove`, `Replace`
+            "#]],
+        ),
+        (
+            "peerSelector: rr, reversePeering: Manual, localASNumber: 65002, numAllowedLocalASNumbers: 2",
+            expect![[r#"
+                1: BGPPeer/tor
+            "#]],
+        ),
+    ] {
+        check(&format!("{PEER}spec: {{{spec}}}\n"), &expected);
+    }
+    let node = |annotation: &str| {
+        format!(
+            "apiVersion: v1\nkind: Node\nmetadata:\n  name: n1\n  annotations:\n    {annotation}\n"
+        )
+    };
+    check(
+        &node("margay.dev/route-reflector-cluster-id: 0.0.0.0"),
+        &expect![[r#"
+            a.yaml:6: Node/n1: metadata.annotations.margay.dev/route-reflector-cluster-id: `0.0.0.0` is not a cluster id: write an IPv4 address other than 0.0.0.0
+        "#]],
+    );
+    check(
+        &node("margay.dev/drain: 'yes'"),
+        &expect![[r#"
+        a.yaml:6: Node/n1: metadata.annotations.margay.dev/drain: `yes` is neither `true` nor `false`, in quotes
+    "#]],
+    );
 }
