@@ -217,42 +217,35 @@ impl AsPath {
         Ok(Self { segments })
     }
 
-    /// The parts of the path as they go on the wire: no empty segment, none of more than 255 numbers.
-    fn parts(&self) -> impl Iterator<Item = (SegmentKind, &[Asn])> {
-        self.segments.iter().flat_map(|segment| {
-            segment
-                .asns
-                .chunks(MAX_SEGMENT)
-                .map(|asns| (segment.kind, asns))
-        })
-    }
-
-    /// How long the value is with four octets a number.
-    pub(crate) fn encoded_len4(&self) -> usize {
-        self.parts().map(|(_, asns)| 2 + 4 * asns.len()).sum()
-    }
-
-    /// How long the value is with two octets a number.
-    pub(crate) fn encoded_len2(&self) -> usize {
-        self.parts().map(|(_, asns)| 2 + 2 * asns.len()).sum()
+    /// How long the value is with `width` octets a number.
+    pub(crate) fn encoded_len(&self, width: usize) -> usize {
+        self.segments
+            .iter()
+            .map(|segment| {
+                2 * segment.asns.len().div_ceil(MAX_SEGMENT) + width * segment.asns.len()
+            })
+            .sum()
     }
 
     /// Writes the value with four octets a number.
     pub(crate) fn encode4(&self, out: &mut Vec<u8>) {
-        for (kind, asns) in self.parts() {
-            out.extend_from_slice(&[kind.code(), u8::try_from(asns.len()).unwrap_or(u8::MAX)]);
-            for asn in asns {
-                out.extend_from_slice(&asn.to_be_bytes());
-            }
-        }
+        self.encode(out, |asn| asn.to_be_bytes());
     }
 
     /// Writes the value with two octets a number: AS_TRANS stands for those that need four (RFC 6793 §4.2.2).
     pub(crate) fn encode2(&self, out: &mut Vec<u8>) {
-        for (kind, asns) in self.parts() {
-            out.extend_from_slice(&[kind.code(), u8::try_from(asns.len()).unwrap_or(u8::MAX)]);
-            for asn in asns {
-                out.extend_from_slice(&u16::try_from(*asn).unwrap_or(AS_TRANS).to_be_bytes());
+        self.encode(out, |asn| {
+            u16::try_from(asn).unwrap_or(AS_TRANS).to_be_bytes()
+        });
+    }
+
+    /// Writes segments as the wire allows them: none that is empty, none of more than 255 numbers.
+    fn encode<const N: usize>(&self, out: &mut Vec<u8>, bytes: impl Fn(Asn) -> [u8; N]) {
+        for segment in &self.segments {
+            for asns in segment.asns.chunks(MAX_SEGMENT) {
+                let len = u8::try_from(asns.len()).unwrap_or(u8::MAX);
+                out.extend_from_slice(&[segment.kind.code(), len]);
+                out.extend(asns.iter().flat_map(|asn| bytes(*asn)));
             }
         }
     }

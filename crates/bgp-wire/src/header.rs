@@ -224,8 +224,9 @@ pub fn encode_keepalive(out: &mut Vec<u8>) {
 /// Writes a header whose length is still open; gives where it starts, for [`finish`].
 pub(crate) fn begin(out: &mut Vec<u8>, message_kind: u8) -> usize {
     let start = out.len();
-    out.extend_from_slice(&[0xff; 16]);
-    out.extend_from_slice(&[0, 0, message_kind]);
+    let mut header = [0xff; LEN];
+    header[16..].copy_from_slice(&[0, 0, message_kind]);
+    out.extend_from_slice(&header);
     start
 }
 

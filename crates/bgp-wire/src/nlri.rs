@@ -113,8 +113,7 @@ impl Iterator for Iter<'_> {
                 .ok()
                 .map(IpNet::V6)
         } else {
-            let mask = u32::MAX.checked_shl(32 - u32::from(len)).unwrap_or(0);
-            let address = u32::from_be_bytes(leading(address)) & mask;
+            let address = u32::from_be_bytes(leading(address)) & mask_v4(len);
             Ipv4Net::new(Ipv4Addr::from_bits(address), len)
                 .ok()
                 .map(IpNet::V4)
@@ -166,18 +165,28 @@ pub(crate) fn encoded_len(prefix: IpNet) -> usize {
 #[inline]
 pub(crate) fn encode(prefix: IpNet, out: &mut Vec<u8>) {
     let len = prefix.prefix_len();
+    out.push(len);
+    let end = out.len() + octets(len);
     // All octets of the address, then off with those too many: a fixed length copies fastest.
-    let end = out.len() + 1 + octets(len);
     match prefix {
         IpNet::V4(prefix) => {
-            let [a, b, c, d] = prefix.network().octets();
-            out.extend_from_slice(&[len, a, b, c, d]);
+            let network = prefix.addr().to_bits() & mask_v4(len);
+            out.extend_from_slice(&network.to_be_bytes());
         }
-        IpNet::V6(prefix) => {
-            let mut bytes = [len; 17];
-            bytes[1..].copy_from_slice(&prefix.network().octets());
-            out.extend_from_slice(&bytes);
+        // Most prefixes end with an octet, and what is beyond that goes off anyway.
+        IpNet::V6(prefix) if len.is_multiple_of(8) => {
+            out.extend_from_slice(&prefix.addr().octets());
         }
+        IpNet::V6(prefix) => out.extend_from_slice(&prefix.network().octets()),
     }
     out.truncate(end);
+}
+
+/// The first `len` bits set, for a length of 0 to 32. With more bits than needed a shift can't go too far, and takes one
+/// instruction.
+#[inline]
+fn mask_v4(len: u8) -> u32 {
+    let bits = (u64::from(u32::MAX) << 32) >> (len & 63);
+    let [.., a, b, c, d] = bits.to_be_bytes();
+    u32::from_be_bytes([a, b, c, d])
 }

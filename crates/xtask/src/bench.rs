@@ -10,9 +10,23 @@ use crate::run::{self, LAB, cargo};
 /// Runs those whose name holds `filter`.
 pub(crate) fn run(filter: Option<&str>) -> Result<bool> {
     let wanted = |name: &str| filter.is_none_or(|filter| name.contains(filter));
+    let mut passed = true;
+    if wanted("codec") {
+        println!(
+            "\n=== codec: UPDATEs read and written, beside routecore, bgpkit-parser and zettabgp"
+        );
+        let status = cargo()
+            .args(["run", "--quiet", "--release", "--manifest-path"])
+            .arg(run::root().join("crates/bgp-wire/benches/peers/Cargo.toml"))
+            .status()?;
+        passed &= status.success();
+    }
+    if filter == Some("codec") {
+        // All others need the lab, which takes a while to build.
+        return Ok(passed);
+    }
     run::build_lab()?;
     let programs = run::lab_folder()?;
-    let mut passed = true;
     if wanted("add") {
         println!("\n=== add: CNI ADD as a whole process, beside ptp + host-local");
         let status = cargo()

@@ -81,25 +81,25 @@ impl Attributes {
 
     /// Codes 1 to 7: the base specification's.
     fn write_well_known(&self, writer: &mut Writer<'_>, with_next_hop: bool) {
-        writer.attribute(WELL_KNOWN, code::ORIGIN, &[self.origin.value()]);
+        writer.attribute(WELL_KNOWN, code::ORIGIN, [self.origin.value()]);
         if writer.four_octet_as {
-            writer.header(WELL_KNOWN, code::AS_PATH, self.as_path.encoded_len4());
+            writer.header(WELL_KNOWN, code::AS_PATH, self.as_path.encoded_len(4));
             self.as_path.encode4(writer.out);
         } else {
-            writer.header(WELL_KNOWN, code::AS_PATH, self.as_path.encoded_len2());
+            writer.header(WELL_KNOWN, code::AS_PATH, self.as_path.encoded_len(2));
             self.as_path.encode2(writer.out);
         }
         if with_next_hop && let Some(NextHop::V4(next_hop)) = self.next_hop {
-            writer.attribute(WELL_KNOWN, code::NEXT_HOP, &next_hop.octets());
+            writer.attribute(WELL_KNOWN, code::NEXT_HOP, next_hop.octets());
         }
         if let Some(med) = self.med {
-            writer.attribute(NON_TRANSITIVE, code::MULTI_EXIT_DISC, &med.to_be_bytes());
+            writer.attribute(NON_TRANSITIVE, code::MULTI_EXIT_DISC, med.to_be_bytes());
         }
         if let Some(local_pref) = self.local_pref {
-            writer.attribute(WELL_KNOWN, code::LOCAL_PREF, &local_pref.to_be_bytes());
+            writer.attribute(WELL_KNOWN, code::LOCAL_PREF, local_pref.to_be_bytes());
         }
         if self.atomic_aggregate {
-            writer.attribute(WELL_KNOWN, code::ATOMIC_AGGREGATE, &[]);
+            writer.attribute(WELL_KNOWN, code::ATOMIC_AGGREGATE, []);
         }
         if let Some(aggregator) = &self.aggregator {
             let flags = transitive(self.partial.aggregator);
@@ -122,7 +122,7 @@ impl Attributes {
             item.0.to_be_bytes()
         });
         if let Some(originator_id) = self.originator_id {
-            writer.attribute(NON_TRANSITIVE, code::ORIGINATOR_ID, &originator_id.octets());
+            writer.attribute(NON_TRANSITIVE, code::ORIGINATOR_ID, originator_id.octets());
         }
         writer.items(
             NON_TRANSITIVE,
@@ -152,7 +152,7 @@ impl Attributes {
     /// What a peer with two-octet numbers is to pass on for us (RFC 6793 §4.2.2).
     fn write_as4(&self, writer: &mut Writer<'_>) {
         if let Some(as4_path) = self.as_path.as4_path() {
-            writer.header(transitive(false), code::AS4_PATH, as4_path.encoded_len4());
+            writer.header(transitive(false), code::AS4_PATH, as4_path.encoded_len(4));
             as4_path.encode4(writer.out);
         }
         if let Some(aggregator) = self.aggregator.filter(|it| it.asn > u32::from(u16::MAX)) {
@@ -176,19 +176,28 @@ struct Writer<'a> {
 
 impl Writer<'_> {
     /// The start of an attribute; its value is to follow.
+    #[inline]
     fn header(&mut self, flags: u8, code: u8, len: usize) {
+        if !self.unknown.is_empty() {
+            self.unknown_before(code);
+        }
+        encode_header(flags, code, len, self.out);
+    }
+
+    fn unknown_before(&mut self, code: u8) {
         while let Some((first, rest)) = self.unknown.split_first()
             && first.code < code
         {
             first.encode(self.out);
             self.unknown = rest;
         }
-        encode_header(flags, code, len, self.out);
     }
 
-    fn attribute(&mut self, flags: u8, code: u8, value: &[u8]) {
-        self.header(flags, code, value.len());
-        self.out.extend_from_slice(value);
+    /// An attribute that is always of the same length.
+    #[inline]
+    fn attribute<const N: usize>(&mut self, flags: u8, code: u8, value: [u8; N]) {
+        self.header(flags, code, N);
+        self.out.extend_from_slice(&value);
     }
 
     /// A list, which an empty one has no attribute for.
@@ -203,9 +212,7 @@ impl Writer<'_> {
             return;
         }
         self.header(flags, code, N * items.len());
-        for item in items {
-            self.out.extend_from_slice(&bytes(item));
-        }
+        self.out.extend(items.iter().flat_map(bytes));
     }
 
     /// The unknown attributes with the highest codes.
@@ -226,6 +233,7 @@ impl UnknownAttribute {
 }
 
 /// Writes flags, type code and length, the length in two octets only where one is too short.
+#[inline]
 pub(crate) fn encode_header(flags: u8, code: u8, len: usize, out: &mut Vec<u8>) {
     if let Ok(len) = u8::try_from(len) {
         out.extend_from_slice(&[flags, code, len]);

@@ -26,10 +26,12 @@ enum Form {
     Nlri,
     /// The Withdrawn Routes field, whose length is at `len_at`; an empty attribute section follows it.
     Withdrawn { len_at: usize },
-    /// MP_REACH_NLRI or MP_UNREACH_NLRI, first in the attribute section (RFC 7606 §5.1), its header at `attribute_at`
-    /// with room for an extended length.
+    /// MP_REACH_NLRI or MP_UNREACH_NLRI, first in the attribute section (RFC 7606 §5.1), its header at `attribute_at`.
     Multiprotocol { attribute_at: usize },
 }
+
+/// How much longer a multiprotocol attribute gets where its length needs two octets.
+const EXTENDED: usize = 1;
 
 /// Writes one UPDATE at the end of a buffer, as many prefixes in it as fit.
 ///
@@ -87,28 +89,19 @@ impl<'a> UpdateBuilder<'a> {
         next_hop: NextHop,
         family: Family,
     ) -> Self {
-        let (before, after) = around_next_hop(section);
+        let parts = around_next_hop(section);
         let start = header::begin(out, header::kind::UPDATE);
-        let end = start + context.max_message_len();
-        out.extend_from_slice(&[0, 0]);
-        let len_at = out.len();
-        out.extend_from_slice(&[0, 0]);
+        let limit = start + context.max_message_len();
+        out.extend_from_slice(&[0; 4]);
+        let section_at = out.len();
         if let (Family::IPV4_UNICAST, NextHop::V4(address)) = (family, next_hop) {
+            let (before, after) = parts;
+            let [a, b, c, d] = address.octets();
             out.extend_from_slice(before);
-            encode_header(flag::TRANSITIVE, attr::NEXT_HOP, 4, out);
-            out.extend_from_slice(&address.octets());
+            out.extend_from_slice(&[flag::TRANSITIVE, attr::NEXT_HOP, 4, a, b, c, d]);
             out.extend_from_slice(after);
-            let len = u16::try_from(out.len() - len_at - 2).unwrap_or(u16::MAX);
-            out[len_at..len_at + 2].copy_from_slice(&len.to_be_bytes());
-            return Self {
-                out,
-                start,
-                limit: end,
-                family,
-                form: Form::Nlri,
-                count: 0,
-                tail: [&[], &[]],
-            };
+            put_len(out, section_at - 2);
+            return Self::new(out, start, limit, family, Form::Nlri);
         }
         let next_hop = if let NextHop::V4(address) = next_hop
             && family != Family::IPV4_UNICAST
@@ -117,22 +110,21 @@ impl<'a> UpdateBuilder<'a> {
         } else {
             next_hop
         };
-        let attribute_at = out.len();
         multiprotocol_header(attr::MP_REACH_NLRI, family, out);
         out.push(next_hop.encoded_len());
         next_hop.encode(out);
-        out.push(0);
-        let limit = end.saturating_sub(before.len() + after.len());
+        out.push(0); // reserved
+        let tail = match parts {
+            // Nothing was cut out: there is one part to copy.
+            (before, after) if before.len() + after.len() == section.len() => [section, &[]],
+            (before, after) => [before, after],
+        };
+        let limit = limit.saturating_sub(EXTENDED + tail[0].len() + tail[1].len());
+        let attribute_at = section_at;
         let form = Form::Multiprotocol { attribute_at };
-        Self {
-            out,
-            start,
-            limit,
-            family,
-            form,
-            count: 0,
-            tail: [before, after],
-        }
+        let mut builder = Self::new(out, start, limit, family, form);
+        builder.tail = tail;
+        builder
     }
 
     /// A withdrawal of `family`: IPv4 unicast in the message's own field, anything else in MP_UNREACH_NLRI.
@@ -146,26 +138,28 @@ impl<'a> UpdateBuilder<'a> {
         out.extend_from_slice(&[0, 0]);
         // Two octets stay free for the length of the empty attribute section.
         let limit = start + context.max_message_len() - 2;
-        Self {
-            out,
-            start,
-            limit,
-            family,
-            form: Form::Withdrawn { len_at },
-            count: 0,
-            tail: [&[], &[]],
-        }
+        Self::new(out, start, limit, family, Form::Withdrawn { len_at })
     }
 
     /// A withdrawal in MP_UNREACH_NLRI whatever the family: for IPv4 unicast that was announced in MP_REACH_NLRI.
     #[must_use]
     pub fn withdraw_multiprotocol(out: &'a mut Vec<u8>, context: &Context, family: Family) -> Self {
         let start = header::begin(out, header::kind::UPDATE);
-        let limit = start + context.max_message_len();
-        out.extend_from_slice(&[0, 0, 0, 0]);
+        let limit = start + context.max_message_len() - EXTENDED;
+        out.extend_from_slice(&[0; 4]);
         let attribute_at = out.len();
         multiprotocol_header(attr::MP_UNREACH_NLRI, family, out);
-        let form = Form::Multiprotocol { attribute_at };
+        Self::new(
+            out,
+            start,
+            limit,
+            family,
+            Form::Multiprotocol { attribute_at },
+        )
+    }
+
+    /// One whose prefixes go where `out` ends.
+    fn new(out: &'a mut Vec<u8>, start: usize, limit: usize, family: Family, form: Form) -> Self {
         Self {
             out,
             start,
@@ -182,7 +176,8 @@ impl<'a> UpdateBuilder<'a> {
     /// # Errors
     ///
     /// It was not added: see [`PushError`].
-    #[inline]
+    // Out of line, a prefix would be copied into memory for the call, which takes as long as to write it.
+    #[inline(always)]
     pub fn push(&mut self, prefix: IpNet) -> Result<(), PushError> {
         if Family::of(prefix) != self.family {
             return Err(PushError::Family);
@@ -216,8 +211,7 @@ impl<'a> UpdateBuilder<'a> {
         match self.form {
             Form::Nlri => {}
             Form::Withdrawn { len_at } => {
-                let len = u16::try_from(self.out.len() - len_at - 2).unwrap_or(u16::MAX);
-                self.out[len_at..len_at + 2].copy_from_slice(&len.to_be_bytes());
+                put_len(self.out, len_at);
                 self.out.extend_from_slice(&[0, 0]);
             }
             Form::Multiprotocol { attribute_at } => self.finish_multiprotocol(attribute_at),
@@ -230,11 +224,12 @@ impl<'a> UpdateBuilder<'a> {
 
     fn finish_multiprotocol(&mut self, attribute_at: usize) {
         finish_multiprotocol_header(self.out, attribute_at);
-        for part in self.tail {
-            self.out.extend_from_slice(part);
+        let [before, after] = self.tail;
+        self.out.extend_from_slice(before);
+        if !after.is_empty() {
+            self.out.extend_from_slice(after);
         }
-        let len = u16::try_from(self.out.len() - attribute_at).unwrap_or(u16::MAX);
-        self.out[attribute_at - 2..attribute_at].copy_from_slice(&len.to_be_bytes());
+        put_len(self.out, attribute_at - 2);
     }
 }
 
@@ -258,22 +253,28 @@ pub fn encode_end_of_rib(family: Family, out: &mut Vec<u8>) {
     header::finish(out, start);
 }
 
-/// Writes the header of a multiprotocol attribute with its length open, and the family.
-fn multiprotocol_header(code: u8, family: Family, out: &mut Vec<u8>) {
-    out.extend_from_slice(&[flag::OPTIONAL | flag::EXTENDED_LENGTH, code, 0, 0]);
-    out.extend_from_slice(&family.afi.to_be_bytes());
-    out.push(family.safi);
+/// Fills in a length of two octets at `at`: of what stands behind them.
+fn put_len(out: &mut [u8], at: usize) {
+    let len = u16::try_from(out.len() - at - 2).unwrap_or(u16::MAX);
+    out[at..at + 2].copy_from_slice(&len.to_be_bytes());
 }
 
-/// Fills in the length of the multiprotocol attribute that ends the buffer, in one octet where that will do.
+/// Writes the header of a multiprotocol attribute with its length open, and the family. There is room for a length of one
+/// octet: most messages need no more, and who has to move the rest for another octet has a long message to share the work.
+fn multiprotocol_header(code: u8, family: Family, out: &mut Vec<u8>) {
+    let [afi_high, afi_low] = family.afi.to_be_bytes();
+    out.extend_from_slice(&[flag::OPTIONAL, code, 0, afi_high, afi_low, family.safi]);
+}
+
+/// Fills in the length of the multiprotocol attribute that ends the buffer, in two octets where one is too short.
 fn finish_multiprotocol_header(out: &mut Vec<u8>, at: usize) {
-    let len = out.len() - at - 4;
-    if let Ok(len) = u8::try_from(len) {
-        out[at] &= !flag::EXTENDED_LENGTH;
-        out[at + 2] = len;
-        out.remove(at + 3);
-    } else {
-        out[at + 2..at + 4].copy_from_slice(&u16::try_from(len).unwrap_or(u16::MAX).to_be_bytes());
+    match u8::try_from(out.len() - at - 3) {
+        Ok(len) => out[at + 2] = len,
+        Err(_) => {
+            out[at] |= flag::EXTENDED_LENGTH;
+            out.insert(at + 2, 0);
+            put_len(out, at + 2);
+        }
     }
 }
 

@@ -302,7 +302,7 @@ impl Section<'_> {
     /// could be neither kept in canonical form nor passed on.
     fn check_path_len(&mut self) {
         if !self.mode.four_octet_as
-            && self.parsed.attributes.as_path.encoded_len4() > usize::from(u16::MAX)
+            && self.parsed.attributes.as_path.encoded_len(4) > usize::from(u16::MAX)
         {
             self.withdraw(
                 attr::AS_PATH,
