@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 pub(crate) use encode::encode_header;
 
-use crate::{AsPath, Asn, Community, ExtendedCommunity, LargeCommunity};
+use crate::{AsPath, Asn, Community, ExtendedCommunity, Ipv6ExtendedCommunity, LargeCommunity};
 
 /// Attribute type codes (IANA "BGP Path Attributes").
 pub mod code {
@@ -41,6 +41,8 @@ pub mod code {
     pub const AS4_PATH: u8 = 17;
     /// AS4_AGGREGATOR (RFC 6793).
     pub const AS4_AGGREGATOR: u8 = 18;
+    /// IPv6 Address Specific Extended Communities (RFC 5701).
+    pub const IPV6_EXTENDED_COMMUNITIES: u8 = 25;
     /// LARGE_COMMUNITY (RFC 8092).
     pub const LARGE_COMMUNITY: u8 = 32;
 }
@@ -76,6 +78,7 @@ pub fn name(code: u8) -> Option<&'static str> {
         code::EXTENDED_COMMUNITIES => "EXTENDED COMMUNITIES",
         code::AS4_PATH => "AS4_PATH",
         code::AS4_AGGREGATOR => "AS4_AGGREGATOR",
+        code::IPV6_EXTENDED_COMMUNITIES => "IPV6 EXTENDED COMMUNITIES",
         code::LARGE_COMMUNITY => "LARGE_COMMUNITY",
         _ => return None,
     })
@@ -215,6 +218,8 @@ pub struct Partial {
     pub communities: bool,
     /// EXTENDED COMMUNITIES.
     pub extended_communities: bool,
+    /// IPv6 Address Specific Extended Communities.
+    pub ipv6_extended_communities: bool,
     /// LARGE_COMMUNITY.
     pub large_communities: bool,
 }
@@ -247,6 +252,8 @@ pub struct Attributes {
     pub cluster_list: Vec<Ipv4Addr>,
     /// EXTENDED COMMUNITIES (RFC 4360).
     pub extended_communities: Vec<ExtendedCommunity>,
+    /// IPv6 Address Specific Extended Communities (RFC 5701).
+    pub ipv6_extended_communities: Vec<Ipv6ExtendedCommunity>,
     /// LARGE_COMMUNITY (RFC 8092).
     pub large_communities: Vec<LargeCommunity>,
     /// Unknown optional transitive attributes, by type code.
@@ -271,6 +278,7 @@ impl Attributes {
             originator_id: None,
             cluster_list: Vec::new(),
             extended_communities: Vec::new(),
+            ipv6_extended_communities: Vec::new(),
             large_communities: Vec::new(),
             unknown: Vec::new(),
             partial: Partial::default(),

@@ -1,4 +1,4 @@
-//! Communities of all three kinds (RFC 1997, RFC 4360, RFC 8092).
+//! Communities of all kinds (RFC 1997, RFC 4360, RFC 5701, RFC 8092).
 //!
 //! ```
 //! use bgp_wire::{Community, LargeCommunity};
@@ -212,6 +212,18 @@ fn extended(text: &str) -> Option<ExtendedCommunity> {
     }
     bytes[6..].copy_from_slice(&number::<u16>(value)?.to_be_bytes());
     Some(ExtendedCommunity(bytes))
+}
+
+/// An IPv6 address specific extended community, opaque: twenty octets, an address from the third on (RFC 5701).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ipv6ExtendedCommunity(pub [u8; 20]);
+
+impl Ipv6ExtendedCommunity {
+    /// Whether it may leave the AS: bit T of the type, as in [`ExtendedCommunity`] (RFC 5701 §2).
+    #[must_use]
+    pub fn is_transitive(self) -> bool {
+        self.0[0] & 0x40 == 0
+    }
 }
 
 /// A large community (RFC 8092).

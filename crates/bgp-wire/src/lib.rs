@@ -4,6 +4,32 @@
 //! with, never a panic. A fault inside an UPDATE's path attributes does not fail the message: RFC 7606 asks for
 //! "treat-as-withdraw" or "attribute discard", and [`Update`] carries which of them applies and why.
 //!
+//! ```
+//! use bgp_wire::{Context, Message, Reaction, header};
+//!
+//! # fn main() -> Result<(), bgp_wire::MessageError> {
+//! // What the two OPENs came to.
+//! let context = Context { four_octet_as: true, ..Context::default() };
+//! // 10.1.0.0/24 by way of 192.0.2.1 and AS 64513, with a MULTI_EXIT_DISC of three octets, which should have four.
+//! let frame = [
+//!     &[0xff; 16][..], &[0, 53, 2], &[0, 0], &[0, 26],
+//!     &[0x40, 1, 1, 0], &[0x40, 2, 6, 2, 1, 0, 0, 252, 1], &[0x40, 3, 4, 192, 0, 2, 1], &[0x80, 4, 3, 0, 0, 0],
+//!     &[24, 10, 1, 0],
+//! ]
+//! .concat();
+//! assert_eq!(header::frame_len(&frame, &context)?, Some(frame.len()));
+//! let Message::Update(update) = header::decode(&frame, &context)? else { unreachable!() };
+//! // The session lives, the route does not.
+//! assert_eq!(update.faults[0].reaction, Reaction::TreatAsWithdraw);
+//! assert_eq!(update.faults[0].to_string(), "MULTI_EXIT_DISC: wrong length (treated as withdrawn)");
+//! let withdrawn: Vec<_> = update.unreachable.iter().flatten().map(|prefix| prefix.to_string()).collect();
+//! assert_eq!(withdrawn, ["10.1.0.0/24"]);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Writing is in [`update`]: attributes once, then as many messages beside them as the prefixes need.
+//!
 //! A file for each message, and one for each kind of attribute:
 //!
 //! | module | what |
@@ -35,7 +61,7 @@ pub mod update;
 pub use as_path::{AsPath, Segment, SegmentKind};
 pub use attribute::{Aggregator, Attributes, NextHop, Origin, UnknownAttribute};
 pub use capability::{Capability, GracefulRestart};
-pub use community::{Community, ExtendedCommunity, LargeCommunity};
+pub use community::{Community, ExtendedCommunity, Ipv6ExtendedCommunity, LargeCommunity};
 pub use family::Family;
 pub use header::{Message, MessageError};
 pub use nlri::Nlri;

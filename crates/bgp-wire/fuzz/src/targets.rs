@@ -120,6 +120,7 @@ fn check_update(update: &Update<'_>, len: usize) {
         let lists = 4 * attributes.communities.len()
             + 4 * attributes.cluster_list.len()
             + 8 * attributes.extended_communities.len()
+            + 20 * attributes.ipv6_extended_communities.len()
             + 12 * attributes.large_communities.len();
         assert!(unknown + lists <= len);
     }

@@ -140,6 +140,13 @@ impl Attributes {
         if !writer.four_octet_as {
             self.write_as4(writer);
         }
+        let flags = transitive(self.partial.ipv6_extended_communities);
+        writer.items(
+            flags,
+            code::IPV6_EXTENDED_COMMUNITIES,
+            &self.ipv6_extended_communities,
+            |item| item.0,
+        );
         let flags = transitive(self.partial.large_communities);
         writer.items(
             flags,

@@ -134,7 +134,7 @@ impl<'a> Section<'a> {
         while !cursor.is_empty() {
             let start = cursor.rest();
             let Some(raw) = split(&mut cursor) else {
-                section.truncated(start);
+                section.truncated(start)?;
                 break;
             };
             section.attribute(raw)?;
@@ -144,9 +144,17 @@ impl<'a> Section<'a> {
         Ok(section.parsed)
     }
 
-    /// RFC 7606 §4: Total Path Attribute Length is trusted, so the prefixes are found nonetheless.
-    fn truncated(&mut self, start: &[u8]) {
+    /// RFC 7606 §4: Total Path Attribute Length is trusted, so the prefixes behind the section are found nonetheless. Those
+    /// in what is truncated are not, and nothing weaker than a reset will do (§3 j).
+    fn truncated(&mut self, start: &[u8]) -> Result<(), MessageError> {
         let code = start.get(1).copied().unwrap_or(0);
+        if matches!(code, attr::MP_REACH_NLRI | attr::MP_UNREACH_NLRI) {
+            return Err(error(
+                "UPDATE: MP_REACH_NLRI or MP_UNREACH_NLRI overruns the attribute section",
+                update_error::OPTIONAL_ATTRIBUTE_ERROR,
+                start,
+            ));
+        }
         self.parsed.truncated = true;
         self.withdraw(
             code,
@@ -154,6 +162,7 @@ impl<'a> Section<'a> {
             update_error::MALFORMED_ATTRIBUTE_LIST,
             &[],
         );
+        Ok(())
     }
 
     fn attribute(&mut self, raw: Raw<'a>) -> Result<(), MessageError> {

@@ -64,7 +64,7 @@ impl Rule {
             internal_only: false,
         };
         Some(match attribute {
-            // RFC 7606 §7.1 to §7.10, §7.14.
+            // RFC 7606 §7.1 to §7.10, §7.14, §7.15.
             code::ORIGIN => rule(WELL_KNOWN, Exactly(1), Withdraw, INVALID_ORIGIN),
             code::AS_PATH => rule(WELL_KNOWN, Any, Withdraw, MALFORMED_AS_PATH),
             code::NEXT_HOP => rule(WELL_KNOWN, Exactly(4), Withdraw, INVALID_NEXT_HOP),
@@ -84,6 +84,7 @@ impl Rule {
                 rule(NON_TRANSITIVE, Any, Withdraw, OPTIONAL)
             }
             code::EXTENDED_COMMUNITIES => rule(TRANSITIVE, Items(8), Withdraw, OPTIONAL),
+            code::IPV6_EXTENDED_COMMUNITIES => rule(TRANSITIVE, Items(20), Withdraw, OPTIONAL),
             // RFC 6793 §6.
             code::AS4_PATH | code::AS4_AGGREGATOR => rule(TRANSITIVE, Any, Discard, OPTIONAL),
             // RFC 8092 §6.

@@ -8,7 +8,10 @@ use crate::as_path::Accept;
 use crate::attribute::{code as attr, flag};
 use crate::cursor::{Cursor, exact};
 use crate::notification::update_error;
-use crate::{Aggregator, AsPath, Community, ExtendedCommunity, LargeCommunity, NextHop, Origin};
+use crate::{
+    Aggregator, AsPath, Community, ExtendedCommunity, Ipv6ExtendedCommunity, LargeCommunity,
+    NextHop, Origin,
+};
 
 const WRONG_LENGTH: &str = "wrong length";
 
@@ -46,6 +49,10 @@ impl<'a> Section<'a> {
             attr::EXTENDED_COMMUNITIES => {
                 attributes.extended_communities = items(value, ExtendedCommunity);
                 attributes.partial.extended_communities = is_partial(raw);
+            }
+            attr::IPV6_EXTENDED_COMMUNITIES => {
+                attributes.ipv6_extended_communities = items(value, Ipv6ExtendedCommunity);
+                attributes.partial.ipv6_extended_communities = is_partial(raw);
             }
             attr::LARGE_COMMUNITY => {
                 attributes.large_communities = items(value, LargeCommunity::from_bytes);

@@ -149,6 +149,46 @@ fn open_parameters_stay_in_their_bounds() {
     assert_eq!(open("ff ff 0003 01 0000"), Err(Notification::new(2, 4, [])));
 }
 
+/// RFC 5492 §4: one parameter with several capabilities, several with one, an empty one; unknown capabilities are none of
+/// our business.
+#[test]
+fn capabilities_in_one_or_several_parameters() {
+    let expected = [
+        Capability::Multiprotocol(Family::IPV6_UNICAST),
+        Capability::Unknown {
+            code: 199,
+            value: vec![1, 2, 3],
+        },
+        Capability::RouteRefresh,
+    ];
+    for parameters in [
+        "0f 020d 0104 00020001 c703 010203 0200",
+        "13 0206 0104 00020001 0205 c703 010203 0202 0200",
+        "13 0200 0206 0104 00020001 0207 c703 010203 0200",
+        "ff ff 0016 02 0006 0104 00020001 02 0000 02 0007 c703 010203 0200",
+    ] {
+        assert_eq!(
+            open(parameters).unwrap().capabilities,
+            expected,
+            "{parameters}"
+        );
+    }
+}
+
+/// RFC 9072 §2: 255 means the extended form in the first place only.
+#[test]
+fn type_255_elsewhere_is_an_unknown_parameter() {
+    for parameters in ["07 0202 0200 ff01 00", "ff ff 0008 02 0002 0200 ff 0000"] {
+        assert_eq!(
+            open(parameters),
+            Err(Notification::new(2, 4, [])),
+            "{parameters}"
+        );
+    }
+    // Nor does it mean anything where there are no parameters.
+    assert_eq!(open("00 ff"), Err(Notification::new(2, 0, [])));
+}
+
 #[test]
 fn open_in_extended_form() {
     // RFC 9072 §2: the length octet is 255, or anything but 0.
@@ -257,7 +297,26 @@ fn route_refresh() {
         header::decode(&with_orf, &EXTERNAL),
         Ok(Message::RouteRefresh(request))
     );
-    // RFC 7313 §5.
+    // RFC 7313 §5: a subtype that is not known goes up as it is, to be ignored.
+    let unknown = RouteRefresh {
+        subtype: 3,
+        ..request
+    };
+    let bytes = frame(kind::ROUTE_REFRESH, &hex("0002 03 01"));
+    assert_eq!(
+        header::decode(&bytes, &EXTERNAL),
+        Ok(Message::RouteRefresh(unknown))
+    );
+    // RFC 7313 §5: BoRR and EoRR have a length, and the error has the message as data.
+    for subtype in [RouteRefresh::BEGIN, RouteRefresh::END] {
+        let refresh = RouteRefresh { subtype, ..request };
+        let mut bytes = Vec::new();
+        refresh.encode(&mut bytes);
+        assert_eq!(
+            header::decode(&bytes, &EXTERNAL),
+            Ok(Message::RouteRefresh(refresh))
+        );
+    }
     let bytes = frame(kind::ROUTE_REFRESH, &hex("0002 01 01 00"));
     let error = header::decode(&bytes, &EXTERNAL).unwrap_err();
     assert_eq!(error.notification, Some(Notification::new(7, 1, bytes)));

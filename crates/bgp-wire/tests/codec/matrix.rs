@@ -16,13 +16,15 @@ enum Outcome {
     Keep,
     /// The route is kept as if the row's attribute were not there.
     Discard,
+    /// The route is kept as if the row's attribute were there only once.
+    Once,
     /// The prefix is withdrawn.
     Withdraw,
     /// The session ends with this subcode of UPDATE Message Error, and the row's attribute as data or none.
     Reset(u8, bool),
 }
 
-use Outcome::{Discard, Keep, Reset, Withdraw};
+use Outcome::{Discard, Keep, Once, Reset, Withdraw};
 
 const WELL_KNOWN: u8 = 0x40;
 const OPTIONAL: u8 = 0x80;
@@ -88,6 +90,13 @@ fn outcome(row: &[u8], context: &Context) -> Outcome {
         Some(Reaction::Discard) => {
             assert_eq!(announced(&update), ["10.0.0.0/8"]);
             assert!(withdrawn(&update).is_empty());
+            let (half, rest) = row.split_at(row.len() / 2);
+            if half == rest && outcome(half, context) == Keep {
+                let frame = update_frame(&[], &section(half, context), &[8, 10]);
+                let once = decode_update(&frame, context).unwrap();
+                assert_eq!(update.attributes, once.attributes, "not the first one");
+                return Once;
+            }
             assert_eq!(
                 update.attributes,
                 Some(base_attributes(context)),
@@ -128,8 +137,9 @@ fn both(name: &str, flags: u8, code: u8, value: &str, expected: &Outcome) {
     );
 }
 
-/// Every known attribute: code, flags, a value that is valid for an internal peer, whether only such a peer may send it.
-const KNOWN: [(u8, u8, &str, bool); 12] = [
+/// Every attribute of a route that is known from anybody: code, flags, a value that is valid for an internal peer, whether
+/// only such a peer may send it.
+const KNOWN: [(u8, u8, &str, bool); 13] = [
     (1, WELL_KNOWN, "01", false),
     (2, WELL_KNOWN, "0201 0000fc02", false),
     (3, WELL_KNOWN, "c0000202", false),
@@ -141,8 +151,134 @@ const KNOWN: [(u8, u8, &str, bool); 12] = [
     (9, OPTIONAL, "c0000204", true),
     (10, OPTIONAL, "c0000205", true),
     (16, TRANSITIVE, "0002fc0000000064", false),
+    (
+        25,
+        TRANSITIVE,
+        "000220010db8000000000000000000000001002a",
+        false,
+    ),
     (32, TRANSITIVE, "0000fc00 00000001 00000002", false),
 ];
+
+/// The others: those that name prefixes, and those that only a peer with two-octet numbers may send.
+const OTHERS: [(u8, u8, &str); 4] = [
+    (
+        14,
+        OPTIONAL,
+        "000201 10 20010db8000000000000000000000001 00",
+    ),
+    (15, OPTIONAL, "000201"),
+    (17, TRANSITIVE, "0201 0000fc01"),
+    (18, TRANSITIVE, "0000fc02 c0000203"),
+];
+
+/// What is done to a valid attribute, in the order of the columns of [`MATRIX`].
+const FAULTS: [&str; 9] = [
+    "nothing",
+    "Optional wrong",
+    "Transitive wrong",
+    "Partial set",
+    "empty value",
+    "an octet short",
+    "an octet over",
+    "there twice",
+    "overruns the section",
+];
+
+/// An attribute with the fault of this column; nothing where it can't have it.
+fn faulty(column: usize, flags: u8, code: u8, value: &[u8]) -> Option<Vec<u8>> {
+    let longer = [value, &[0xff]].concat();
+    Some(match FAULTS[column] {
+        "Optional wrong" => attribute(flags ^ OPTIONAL, code, value),
+        "Transitive wrong" => attribute(flags ^ WELL_KNOWN, code, value),
+        "Partial set" => attribute(flags | 0x20, code, value),
+        "empty value" => attribute(flags, code, &[]),
+        "an octet short" => attribute(flags, code, value.split_last()?.1),
+        "an octet over" => attribute(flags, code, &longer),
+        "there twice" => attribute(flags, code, value).repeat(2),
+        "overruns the section" => {
+            let mut row = attribute(flags, code, &longer);
+            row.pop();
+            row
+        }
+        _ => attribute(flags, code, value),
+    })
+}
+
+/// Attribute, sender (E external, I internal, O external with two-octet numbers), and what each fault of [`FAULTS`] leads
+/// to: K keep, D attribute discard, W treat-as-withdraw, 1 and 9 a session reset with that subcode, - not possible.
+const MATRIX: [(u8, char, &str); 29] = [
+    (1, 'E', "K W W W W W W D W"),
+    (1, 'I', "K W W W W W W D W"),
+    (2, 'E', "K W W W K W W D W"),
+    (2, 'I', "K W W W K W W D W"),
+    (3, 'E', "K W W W W W W D W"),
+    (3, 'I', "K W W W W W W D W"),
+    (4, 'E', "K W W W W W W D W"),
+    (4, 'I', "K W W W W W W D W"),
+    (5, 'E', "D W W W D D D D W"),
+    (5, 'I', "K W W W W W W D W"),
+    (6, 'E', "K W W W K - D D W"),
+    (6, 'I', "K W W W K - D D W"),
+    (7, 'E', "K W W K D D D D W"),
+    (7, 'I', "K W W K D D D D W"),
+    (8, 'E', "K W W K W W W D W"),
+    (8, 'I', "K W W K W W W D W"),
+    (9, 'E', "D W W W D D D D W"),
+    (9, 'I', "K W W W W W W D W"),
+    (10, 'E', "D W W W D D D D W"),
+    (10, 'I', "K W W W W W W D W"),
+    (14, 'E', "K W W W 9 9 9 1 9"),
+    (15, 'E', "K W W W 9 9 9 1 9"),
+    (16, 'E', "K W W K W W W D W"),
+    (17, 'E', "D W W D D D D D W"),
+    (17, 'O', "K W W K D D D D W"),
+    (18, 'E', "D W W D D D D D W"),
+    (18, 'O', "K W W K D D D D W"),
+    (25, 'E', "K W W K W W W D W"),
+    (32, 'E', "K W W K W W W D W"),
+];
+
+/// RFC 7606 §3 c, d, g, §4, §7.1 to §7.15; RFC 6793 §6; RFC 8092 §6.
+#[test]
+fn every_attribute_with_every_fault() {
+    let all: Vec<_> = KNOWN
+        .into_iter()
+        .map(|(code, flags, value, _)| (code, flags, value))
+        .chain(OTHERS)
+        .collect();
+    for code in 0..=u8::MAX {
+        let named = bgp_wire::attribute::name(code).is_some();
+        assert_eq!(all.iter().any(|it| it.0 == code), named, "{code}");
+        assert_eq!(MATRIX.iter().any(|it| it.0 == code), named, "{code}");
+    }
+    for (code, sender, reactions) in MATRIX {
+        let (_, flags, value) = *all.iter().find(|it| it.0 == code).unwrap();
+        let context = match sender {
+            'E' => &EXTERNAL,
+            'I' => &INTERNAL,
+            _ => &OLD,
+        };
+        let reactions: Vec<&str> = reactions.split(' ').collect();
+        assert_eq!(reactions.len(), FAULTS.len());
+        for (column, expected) in reactions.into_iter().enumerate() {
+            let Some(row) = faulty(column, flags, code, &hex(value)) else {
+                assert_eq!(expected, "-");
+                continue;
+            };
+            let is = match outcome(&row, context) {
+                Keep => "K",
+                Discard | Once => "D",
+                Withdraw => "W",
+                Reset(1, false) => "1",
+                Reset(9, true) => "9",
+                other => panic!("{other:?}"),
+            };
+            let name = bgp_wire::attribute::name(code).unwrap();
+            assert_eq!(is, expected, "{name} from {sender}: {}", FAULTS[column]);
+        }
+    }
+}
 
 /// RFC 4271 §5.1.5, RFC 7606 §7.5, §7.9, §7.10.
 #[test]
@@ -198,6 +334,7 @@ fn lengths() {
             2 => continue,
             8 | 10 => (4, true),
             16 => (8, true),
+            25 => (20, true),
             32 => (12, true),
             _ => (hex(value).len(), false),
         };
@@ -479,6 +616,31 @@ fn unknown_attributes() {
     );
     both("optional non-transitive", OPTIONAL, 99, "0102", &Keep);
     both("optional transitive", TRANSITIVE, 99, "0102", &Keep);
-    // Deprecated, or of other kinds of routers (RFC 6938, RFC 8669): none of our business.
-    both("PREFIX_SID", TRANSITIVE, 40, "0100ff000000", &Keep);
+}
+
+/// Attributes that routers of other kinds use, deprecated ones, reserved ones: whatever is in them is none of our business,
+/// and has reset sessions of others half the Internet away. They are passed on with Partial set, octet for octet.
+#[test]
+fn attributes_of_others_are_never_looked_into() {
+    for code in [
+        11, 12, 13, 19, 20, 22, 23, 26, 28, 29, 33, 35, 40, 128, 129, 255,
+    ] {
+        for value in ["", "00", "0100ff000000", "ffffffffffffffffffff"] {
+            both("somebody else's", TRANSITIVE, code, value, &Keep);
+            let row = attribute(TRANSITIVE, code, &hex(value));
+            let frame = update_frame(&[], &section(&row, &EXTERNAL), &[8, 10]);
+            let attributes = decode_update(&frame, &EXTERNAL)
+                .unwrap()
+                .attributes
+                .unwrap();
+            let mut written = Vec::new();
+            attributes.encode(&EXTERNAL, &mut written);
+            assert!(written.ends_with(&attribute(TRANSITIVE | 0x20, code, &hex(value))));
+            // Nor is one that is not transitive: it goes no further.
+            let row = attribute(OPTIONAL, code, &hex(value));
+            let frame = update_frame(&[], &section(&row, &EXTERNAL), &[8, 10]);
+            let update = decode_update(&frame, &EXTERNAL).unwrap();
+            assert_eq!(update.attributes, Some(base_attributes(&EXTERNAL)));
+        }
+    }
 }

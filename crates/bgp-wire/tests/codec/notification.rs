@@ -55,7 +55,15 @@ fn a_communication_cannot_play_tricks_on_a_terminal() {
 
 #[test]
 fn a_malformed_communication_is_shown_as_bytes() {
-    for data in [vec![5, b'a'], vec![1, 0xff], vec![0]] {
+    // Longer than what is there, no UTF-8, a character cut in two, empty.
+    let overlong = [&[255][..], &[b'a'; 254]].concat();
+    for data in [
+        vec![5, b'a'],
+        vec![1, 0xff],
+        vec![1, 0xc3, 0xa4],
+        vec![0],
+        overlong,
+    ] {
         let notification = Notification::new(6, 2, data);
         assert_eq!(notification.communication(), None);
         assert!(

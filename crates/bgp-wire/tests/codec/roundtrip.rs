@@ -7,8 +7,8 @@ use bgp_wire::attribute::Partial;
 use bgp_wire::capability::GracefulRestart;
 use bgp_wire::{
     Aggregator, AsPath, Attributes, Capability, Community, Context, ExtendedCommunity, Family,
-    LargeCommunity, Message, NextHop, Notification, Open, Origin, Segment, SegmentKind,
-    UnknownAttribute, UpdateBuilder, header,
+    Ipv6ExtendedCommunity, LargeCommunity, Message, NextHop, Notification, Open, Origin, Segment,
+    SegmentKind, UnknownAttribute, UpdateBuilder, header,
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use proptest::collection::{btree_map, vec};
@@ -44,7 +44,7 @@ fn next_hop() -> impl Strategy<Value = NextHop> {
 }
 
 fn unknown() -> impl Strategy<Value = Vec<UnknownAttribute>> {
-    let code = prop_oneof![11..=13u8, 19..=31u8, 33..=255u8];
+    let code = prop_oneof![11..=13u8, 19..=24u8, 26..=31u8, 33..=255u8];
     btree_map(code, vec(any::<u8>(), 0..300), 0..4).prop_map(|attributes| {
         let attribute = |(code, value): (u8, Vec<u8>)| {
             let flags = if value.len() > 255 { 0xf0 } else { 0xe0 };
@@ -81,7 +81,7 @@ fn attributes(kinds: &'static [SegmentKind]) -> impl Strategy<Value = Attributes
     let aggregate = (
         any::<bool>(),
         option::of(aggregator),
-        any::<[bool; 4]>(),
+        any::<[bool; 5]>(),
         unknown(),
     );
     let lists = (
@@ -89,17 +89,19 @@ fn attributes(kinds: &'static [SegmentKind]) -> impl Strategy<Value = Attributes
         any::<Option<u32>>(),
         vec(any::<u32>().prop_map(Ipv4Addr::from_bits), 0..5),
         vec(any::<[u8; 8]>().prop_map(ExtendedCommunity), 0..40),
+        vec(any::<[u8; 20]>().prop_map(Ipv6ExtendedCommunity), 0..5),
         prop::collection::btree_set(large, 0..30),
     );
     (base, aggregate, lists).prop_map(|(base, aggregate, lists)| {
         let (origin, as_path, next_hop, med, local_pref) = base;
         let (atomic_aggregate, aggregator, partial, unknown) = aggregate;
-        let (communities, originator_id, cluster_list, extended_communities, large) = lists;
+        let (communities, originator_id, cluster_list, extended_communities, ipv6, large) = lists;
         let partial = Partial {
             aggregator: partial[0] && aggregator.is_some(),
             communities: partial[1] && !communities.is_empty(),
             extended_communities: partial[2] && !extended_communities.is_empty(),
             large_communities: partial[3] && !large.is_empty(),
+            ipv6_extended_communities: partial[4] && !ipv6.is_empty(),
         };
         Attributes {
             origin,
@@ -113,6 +115,7 @@ fn attributes(kinds: &'static [SegmentKind]) -> impl Strategy<Value = Attributes
             originator_id: originator_id.map(Ipv4Addr::from_bits),
             cluster_list,
             extended_communities,
+            ipv6_extended_communities: ipv6,
             large_communities: large.into_iter().collect(),
             unknown,
             partial,

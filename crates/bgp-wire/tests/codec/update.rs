@@ -112,6 +112,15 @@ fn a_truncated_attribute_withdraws_and_prefixes_are_found_behind_it() {
     }
 }
 
+/// RFC 7606 §3 j: the prefixes in it can't be found.
+#[test]
+fn a_truncated_mp_attribute_resets() {
+    for rest in ["800e", "800e40 000201", "900f", "800f04 000201", "c00fff"] {
+        let bytes = update_frame(&[], &hex(&format!("{BASE} {rest}")), &hex("080a"));
+        assert_eq!(error(&bytes, &EXTERNAL), (3, 9, hex(rest)), "{rest}");
+    }
+}
+
 #[test]
 fn wrong_flags_on_mp_reach_still_withdraw_its_prefixes() {
     let section = hex(&format!("{BASE} c0{}", &REACH[2..]));
@@ -248,7 +257,7 @@ fn unknown_attributes_are_kept_with_partial_in_order() {
 fn partial_stays_on_known_attributes() {
     let section = format!(
         "{BASE} e00708 0000fc02 c0000203 e00804 fde80001 e01008 0002fc0000000064
-         e0200c 0000fc000000000100000002"
+         e01914 000220010db8000000000000000000000001002a e0200c 0000fc000000000100000002"
     );
     let bytes = update_frame(&[], &hex(&section), &hex("080a"));
     let update = decode_update(&bytes, &EXTERNAL).unwrap();

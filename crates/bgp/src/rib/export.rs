@@ -224,6 +224,13 @@ impl Exporter<'_> {
         if !key.ibgp && source != PeerIndex::LOCAL {
             // A neighbour's MED is not for other neighbours (RFC 4271 §5.1.4).
             attributes.med = None;
+            // What must not leave the AS: ours are what policy adds (RFC 4360 §6, RFC 5701 §2).
+            attributes
+                .extended_communities
+                .retain(|community| community.is_transitive());
+            attributes
+                .ipv6_extended_communities
+                .retain(|community| community.is_transitive());
         }
         let effects = key.policy.apply(applied, attributes, key.local_asn);
         let next_hop = self.next_hop(effects.next_hop, attributes.next_hop, source)?;

@@ -1,6 +1,6 @@
 //! Who is told what, and with which attributes.
 
-use bgp_wire::{AsPath, Attributes, Community, NextHop};
+use bgp_wire::{AsPath, Attributes, Community, ExtendedCommunity, Ipv6ExtendedCommunity, NextHop};
 
 use super::{ASN, Bed, ROUTER_ID, address, client, external, internal, net, via};
 use crate::config::NextHopMode;
@@ -113,6 +113,34 @@ fn well_known_communities() {
             expected
         );
     }
+}
+
+/// RFC 4360 §6, RFC 5701 §2.
+#[test]
+fn non_transitive_communities_stay_in_the_as() {
+    let (stays, goes) = (
+        ExtendedCommunity([0x40, 4, 0, 1, 0, 0, 0, 1]),
+        ExtendedCommunity([0, 2, 0, 1, 0, 0, 0, 1]),
+    );
+    let v6 = |kind| {
+        let mut bytes = [1; 20];
+        bytes[0] = kind;
+        Ipv6ExtendedCommunity(bytes)
+    };
+    let both = Attributes {
+        extended_communities: vec![stays, goes],
+        ipv6_extended_communities: vec![v6(0x40), v6(0)],
+        ..via(1, &[65001])
+    };
+    let outside = told(external(1, 65001), &both, external(2, 65002)).unwrap();
+    assert_eq!(outside.extended_communities, [goes]);
+    assert_eq!(outside.ipv6_extended_communities, [v6(0)]);
+    let inside = told(external(1, 65001), &both, internal(2)).unwrap();
+    assert_eq!(inside.extended_communities, both.extended_communities);
+    assert_eq!(
+        inside.ipv6_extended_communities,
+        both.ipv6_extended_communities
+    );
 }
 
 #[test]
