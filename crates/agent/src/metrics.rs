@@ -301,6 +301,14 @@ fn pods(page: &Page, scraped: &Scraped) -> prometheus::Result<()> {
     vanished
         .with_label_values::<&str>(&[])
         .inc_by(load(&scraped.requests.vanished));
+    let collected = page.counter(
+        "margay_endpoints_collected_total",
+        "Pods that were detached since their container was gone without a DEL, while something held its namespace.",
+        &[],
+    )?;
+    collected
+        .with_label_values::<&str>(&[])
+        .inc_by(load(&scraped.requests.collected));
     let addresses = page.gauge(
         "margay_ipam_addresses",
         "Pod addresses by range: total, used, cooling (resting after use).",

@@ -15,6 +15,8 @@ pub struct Metrics {
     pub del: Operation,
     /// Endpoints whose link went without a DEL: its namespace died, or somebody deleted it.
     pub vanished: AtomicU64,
+    /// Endpoints that were taken down since their container was gone without a DEL.
+    pub collected: AtomicU64,
 }
 
 /// Outcomes and durations of one verb, measured from the request's arrival to its answer.

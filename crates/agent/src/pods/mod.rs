@@ -5,7 +5,7 @@
 //!
 //! | thread | owns | ends |
 //! | --- | --- | --- |
-//! | `pods` | the link watch: a veth that went without a DEL takes its endpoint with it | by [`PodsHandle::stop`] |
+//! | `pods` | the link watch: a veth that went without a DEL takes its endpoint with it; looks now and then for attachments whose container is gone | by [`PodsHandle::stop`] |
 //! | `pods-0` … | a netlink socket each; they accept connections and serve one request at a time | when the listener is closed |
 //! | `pods-reaper` | a netlink socket; deletes veths in batches and answers DEL | when the last worker has ended |
 //!
@@ -17,6 +17,7 @@ use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -26,8 +27,9 @@ use api::cni::{AttachmentId, HOST_IFNAME_PREFIX};
 use ipnet::IpNet;
 use netlink::Socket;
 use netlink::pod::{self, PodLink, Record, Watch};
-use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
+mod collector;
 mod connection;
 mod metrics;
 mod reaper;
@@ -36,8 +38,10 @@ mod registry;
 mod tests;
 mod verbs;
 
+use collector::Collector;
 use connection::Listener;
 pub use metrics::{BUCKETS, Metrics, Operation};
+use reaper::Condemned;
 use registry::Registry;
 use verbs::Server;
 
@@ -129,6 +133,10 @@ pub struct PodsConfig {
     pub cooldown: Duration,
     /// Requests that are served at the same time.
     pub workers: usize,
+    /// How often attachments are looked for whose container is gone.
+    pub collect_every: Duration,
+    /// How long such an attachment stays.
+    pub collect_after: Duration,
 }
 
 impl PodsConfig {
@@ -139,6 +147,9 @@ impl PodsConfig {
             socket_path,
             cooldown: ipam::DEFAULT_COOLDOWN,
             workers: 4,
+            collect_every: Duration::from_secs(30),
+            // A runtime that is slow or starts anew sends its DEL within that time.
+            collect_after: Duration::from_secs(300),
         }
     }
 }
@@ -203,6 +214,9 @@ pub fn spawn(config: &PodsConfig, sink: Arc<dyn EndpointSink>) -> anyhow::Result
         watch,
         host,
         stop: Arc::clone(&stop),
+        reaper,
+        collector: Collector::new(config.collect_after),
+        collect_every: config.collect_every,
     };
     threads.push(
         std::thread::Builder::new()
@@ -319,16 +333,27 @@ struct Follower {
     watch: Watch,
     host: Socket,
     stop: Arc<OwnedFd>,
+    reaper: SyncSender<Condemned>,
+    collector: Collector,
+    collect_every: Duration,
 }
 
 impl Follower {
     fn run(mut self) {
+        let mut next_look = clock();
         loop {
+            let now = clock();
+            if now >= next_look {
+                self.collect(now);
+                next_look = now + self.collect_every;
+            }
+            // A timeout that a timespec can't hold is one that never comes.
+            let wait = Timespec::try_from(next_look.saturating_duration_since(now)).ok();
             let mut descriptors = [
                 PollFd::new(&self.watch, PollFlags::IN),
                 PollFd::new(&*self.stop, PollFlags::IN),
             ];
-            match poll(&mut descriptors, None) {
+            match poll(&mut descriptors, wait.as_ref()) {
                 Ok(_) if !descriptors[1].revents().is_empty() => return,
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(errno) => return tracing::error!(%errno, "links are not followed any more"),
@@ -337,6 +362,40 @@ impl Follower {
                 Ok(links) => links.into_iter().for_each(|link| self.gone(link)),
                 Err(error) => tracing::error!(%error, "link events can't be read"),
             }
+        }
+    }
+
+    /// Takes down attachments whose container is gone.
+    fn collect(&mut self, now: Instant) {
+        let endpoints = self.shared.registry().endpoints().cloned().collect();
+        for endpoint in self.collector.look(endpoints, &collector::Real, now) {
+            // Who works on it has not forgotten it.
+            let Some(claim) = Claim::wait(&self.shared, &endpoint.id(), Duration::ZERO) else {
+                continue;
+            };
+            if !self.shared.registry().has_link(endpoint.link) {
+                continue;
+            }
+            tracing::warn!(
+                container = endpoint.container_id,
+                ifname = endpoint.ifname,
+                addresses = ?endpoint.addresses,
+                netns = endpoint.netns,
+                "the container is gone and there was no DEL: detached"
+            );
+            self.shared.sink.down(&endpoint);
+            self.shared
+                .metrics
+                .collected
+                .fetch_add(1, Ordering::Relaxed);
+            let condemned = Condemned {
+                claim,
+                link: Some(endpoint.link),
+                connection: None,
+                started: now,
+            };
+            // Only after the reaper panicked, which has been told.
+            drop(self.reaper.send(condemned));
         }
     }
 

@@ -26,7 +26,8 @@ pub(crate) struct Condemned {
     pub(crate) claim: Claim,
     /// Index of its link, where it is an endpoint.
     pub(crate) link: Option<u32>,
-    pub(crate) connection: Connection,
+    /// `None` where nobody asked.
+    pub(crate) connection: Option<Connection>,
     pub(crate) started: Instant,
 }
 
@@ -97,9 +98,12 @@ fn finish(shared: &Shared, condemned: &Condemned, result: Result<(), String>) {
             )
         }
     };
+    let Some(connection) = &condemned.connection else {
+        return;
+    };
     shared.metrics.del.record(outcome, duration);
     // A shim that has gone away does not change that the link is gone; the runtime asks again.
-    if let Err(error) = condemned.connection.reply(&response) {
+    if let Err(error) = connection.reply(&response) {
         tracing::debug!(container, %error, "nobody waits for the answer to DEL");
     }
 }

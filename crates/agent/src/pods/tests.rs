@@ -202,3 +202,80 @@ fn durations_fall_into_buckets() {
     assert_eq!(counts, [2, 0, 1, 0, 1, 0, 0, 0, 0, 0, 1]);
     assert_eq!(metrics.add.succeeded.load(Ordering::Relaxed), 5);
 }
+
+/// A file system of a test's own: files, and folders with the number of what is mounted there.
+#[derive(Default)]
+struct FakeFiles {
+    files: Vec<&'static str>,
+    folders: Vec<(&'static str, u64)>,
+}
+
+impl collector::Files for FakeFiles {
+    fn exists(&self, path: &std::path::Path) -> bool {
+        self.files
+            .iter()
+            .any(|file| path == std::path::Path::new(file))
+    }
+
+    fn folder(&self, path: &std::path::Path) -> Option<(u64, u64)> {
+        let folder = self
+            .folders
+            .iter()
+            .find(|(folder, _)| path == std::path::Path::new(folder))?;
+        Some((folder.1, 1))
+    }
+}
+
+#[test]
+fn a_file_is_missed_where_one_was_seen_and_after_its_time() {
+    let grace = Duration::from_secs(300);
+    let mut collector = Collector::new(grace);
+    let at = |container: &str, link, netns: &str| Endpoint {
+        netns: netns.into(),
+        ..endpoint(&id(container, "eth0"), link, "10.0.0.1")
+    };
+    let all = || {
+        vec![
+            at("a", 7, "/run/netns/a"),
+            at("b", 9, "/run/netns/b"),
+            at("c", 11, "/elsewhere/c"),
+            at("d", 13, "/proc/1/ns/net"),
+            at("e", 15, ""),
+        ]
+    };
+    let mut files = FakeFiles {
+        files: vec![],
+        folders: vec![("/run/netns", 1), ("/proc/1/ns", 1)],
+    };
+    let start = clock();
+    // Never seen anything there: it may be another file system.
+    let mut look = |files: &FakeFiles, endpoints, seconds| -> Vec<String> {
+        let now = start + Duration::from_secs(seconds);
+        let gone = collector.look(endpoints, files, now);
+        gone.into_iter()
+            .map(|endpoint| endpoint.container_id)
+            .collect()
+    };
+    let none = Vec::<String>::new();
+    assert_eq!(look(&files, all(), 0), none);
+    assert_eq!(look(&files, all(), 1000), none);
+    files.files = vec!["/run/netns/a", "/run/netns/b"];
+    assert_eq!(look(&files, all(), 1001), none);
+    files.files = vec!["/run/netns/a"];
+    assert_eq!(look(&files, all(), 1100), none);
+    assert_eq!(look(&files, all(), 1399), none);
+    // Another folder has been mounted there: nothing is known about it.
+    files.folders[0].1 = 2;
+    let mounted_over = FakeFiles {
+        files: vec![],
+        folders: files.folders.clone(),
+    };
+    assert_eq!(look(&mounted_over, all(), 1401), none);
+    files.folders[0].1 = 1;
+    assert_eq!(look(&files, all(), 1402), none, "and the time begins anew");
+    assert_eq!(look(&files, all(), 1702), ["b"]);
+    // The same container on another link was attached again.
+    let mut again = all();
+    again[1].link = 17;
+    assert_eq!(look(&files, again, 1703), none);
+}

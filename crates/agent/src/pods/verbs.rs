@@ -330,7 +330,7 @@ impl Server {
         let condemned = Condemned {
             claim,
             link,
-            connection,
+            connection: Some(connection),
             started,
         };
         if self.reaper.send(condemned).is_err() {
@@ -388,21 +388,47 @@ impl Server {
             });
             stale.cloned().collect()
         };
-        for endpoint in &stale {
+        let mut errors = Vec::new();
+        let mut claimed = Vec::new();
+        for endpoint in stale {
+            match Claim::wait(&self.shared, &endpoint.id(), BUSY_TIMEOUT) {
+                // Somebody else was faster.
+                Some(_) if !self.shared.registry().has_link(endpoint.link) => {}
+                Some(claim) => claimed.push((claim, endpoint)),
+                None => errors.push(format!(
+                    "{}: another request is under way",
+                    endpoint.host_ifname
+                )),
+            }
+        }
+        for (_, endpoint) in &claimed {
             self.shared.sink.down(endpoint);
             tracing::info!(container = endpoint.container_id, ifname = endpoint.ifname, addresses = ?endpoint.addresses, "GC");
         }
-        let names: Vec<&str> = stale
+        let names: Vec<&str> = claimed
             .iter()
-            .map(|endpoint| endpoint.host_ifname.as_str())
+            .map(|(_, endpoint)| endpoint.host_ifname.as_str())
             .collect();
-        pod::detach(&mut self.host, &names)
-            .map_err(|error| failure(code::KERNEL, error.to_string()))?;
-        let mut registry = self.shared.registry();
-        for endpoint in &stale {
-            registry.remove_link(endpoint.link, clock());
+        let together = pod::detach(&mut self.host, &names);
+        for (claim, endpoint) in claimed {
+            // One that is refused must not keep the others.
+            let result = match &together {
+                Ok(()) => Ok(()),
+                Err(_) => pod::detach(&mut self.host, &[&endpoint.host_ifname]),
+            };
+            match result {
+                Ok(()) => {
+                    let mut registry = self.shared.registry();
+                    registry.remove_link(endpoint.link, clock());
+                }
+                Err(error) => errors.push(format!("{}: {error}", endpoint.host_ifname)),
+            }
+            drop(claim);
         }
-        Ok(())
+        if errors.is_empty() {
+            return Ok(());
+        }
+        Err(failure(code::KERNEL, errors.join("; ")).into())
     }
 
     fn status(&self) -> Result<(), Refusal> {

@@ -312,3 +312,39 @@ fn a_del_is_not_in_the_way_of_an_add() {
     });
     assert_eq!(node.veths().len(), 1);
 }
+
+#[test]
+fn an_attachment_whose_container_is_gone_is_collected() {
+    let mut node = Node::without_agent("10.244.1.0/24");
+    node.collect_after = Duration::from_millis(300);
+    node.start_agent();
+    let (mut gone, mut stays) = (Pod::new("gone"), Pod::new("stays"));
+    for pod in [&mut gone, &mut stays] {
+        // The file that a runtime makes: here a name for the descriptor, which keeps the namespace alive without it.
+        let file = node.directory.path().join(&pod.container_id);
+        std::os::unix::fs::symlink(&pod.path, &file).unwrap();
+        pod.path = file.to_str().unwrap().into();
+        node.add(pod);
+    }
+    // Some looks later both are there.
+    let before = node.agent().metrics();
+    eventually("the agent has looked", || {
+        node.agent().endpoints().len() == 2
+    });
+    std::fs::remove_file(&gone.path).unwrap();
+    eventually("it is collected", || node.veths().len() == 1);
+    assert_eq!(node.agent().endpoints()[0].container_id, "stays");
+    assert_eq!(
+        before.collected.load(std::sync::atomic::Ordering::Relaxed),
+        1
+    );
+    let usage = node.agent().usage();
+    assert_eq!((usage[0].used, usage[0].cooling), (1, 1));
+    assert!(
+        !gone.run("ip link").contains("eth0"),
+        "its namespace lives on"
+    );
+    // A DEL that comes late has nothing to do.
+    node.del(&gone);
+    stays.run("ping -c1 -W1 192.0.2.1");
+}

@@ -79,6 +79,8 @@ pub struct Node {
     pub routes: Arc<Routes>,
     pub cidrs: &'static str,
     pub cooldown: Duration,
+    /// How long an attachment stays whose container is gone.
+    pub collect_after: Duration,
 }
 
 impl Drop for Node {
@@ -118,6 +120,7 @@ impl Node {
             routes: Arc::new(routes),
             cidrs,
             cooldown: ipam::DEFAULT_COOLDOWN,
+            collect_after: Duration::from_secs(300),
         }
     }
 
@@ -129,6 +132,8 @@ impl Node {
     pub fn start_agent_without_cidr(&mut self) -> PodsHandle {
         let config = PodsConfig {
             cooldown: self.cooldown,
+            collect_after: self.collect_after,
+            collect_every: Duration::from_millis(50),
             ..PodsConfig::new(self.socket())
         };
         let sink = Arc::clone(&self.routes);
