@@ -126,10 +126,14 @@ fn spoofing(dc: &mut DataCentre) -> Result<()> {
     let send = |from: IpAddr| -> Result<Option<IpAddr>> {
         let client = pod.run(|| Ok(UdpSocket::bind((from, 0))?))?;
         client.send_to(b"?", to)?;
-        match server.recv_from(&mut [0; 8]) {
-            Ok((_, from)) => Ok(Some(from.ip())),
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(None),
-            Err(error) => Err(error.into()),
+        loop {
+            match server.recv_from(&mut [0; 8]) {
+                Ok((_, from)) => return Ok(Some(from.ip())),
+                // Where there is a limit, the kernel does not begin anew after a signal.
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(None),
+                Err(error) => return Err(error.into()),
+            }
         }
     };
     let own = IpAddr::V4(address);

@@ -45,7 +45,7 @@ pub struct Shape {
     pub pods: u8,
     /// Hold time that both sides propose.
     pub hold_time: Duration,
-    /// Each rack has a second ToR on a segment of its own (172.21.<rack>.0/24, the ToR is .1), to which each node has a link
+    /// Each rack has a second ToR on a segment of its own (`172.21.<rack>.0/24`, the ToR is .1), to which each node has a link
     /// `eth1`. It has no way to other racks.
     pub two_tors: bool,
     /// Routers keep the routes of a session that is lost for a while, and want the same of others (RFC 4724).
