@@ -74,6 +74,10 @@ pub struct BgpPath {
     /// `CLUSTER_LIST`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cluster_list: Vec<Ipv4Addr>,
+    /// The statements of our policy that decided about it and that changed its attributes, in words; empty where policy
+    /// was not asked.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub policy: String,
     /// Kept from before the peer's restart (RFC 4724).
     #[serde(default)]
     pub stale: bool,

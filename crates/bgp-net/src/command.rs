@@ -41,9 +41,7 @@ impl Engine {
             }
             Command::Memory(answer) => reply(answer, speaker.memory()),
             Command::NextHops(costs) => {
-                for (address, cost) in costs {
-                    speaker.set_next_hop(address, cost, now());
-                }
+                speaker.set_next_hops(costs, now());
                 self.next_hops_taken += 1;
             }
             Command::Shutdown(text, answer) => {

@@ -127,7 +127,7 @@ pub(super) fn longer_way(dc: &mut DataCentre) -> Result<()> {
     let lost = (
         "172.21.1.12".to_owned(),
         "Candidate".to_owned(),
-        "IGP cost to next hop".to_owned(),
+        "farther next hop (IGP cost)".to_owned(),
     );
     if !why.contains(&lost) {
         bail!("{why:?} lacks {lost:?}");

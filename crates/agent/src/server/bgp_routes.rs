@@ -43,6 +43,7 @@ pub(super) fn exports(views: Vec<ExportView>) -> Vec<BgpRoute> {
     views
         .into_iter()
         .map(|view| {
+            let policy = policy(view.decided_by.as_deref(), &view.changed_by);
             let path = match view.result {
                 Ok(attributes) => BgpPath {
                     reason: if view.pending {
@@ -50,10 +51,12 @@ pub(super) fn exports(views: Vec<ExportView>) -> Vec<BgpRoute> {
                     } else {
                         String::new()
                     },
+                    policy,
                     ..described(PathState::Advertised, &attributes)
                 },
                 Err(withheld) => BgpPath {
                     reason: withheld.to_string(),
+                    policy,
                     ..described(PathState::NotAdvertised, &Attributes::originated())
                 },
             };
@@ -67,10 +70,12 @@ pub(super) fn exports(views: Vec<ExportView>) -> Vec<BgpRoute> {
 
 fn path(view: &PathView, unreachable: &Unreachable) -> BgpPath {
     let (state, reason) = match &view.state {
-        rib::PathState::Best(why) => (PathState::Best, why.to_string()),
-        rib::PathState::Lost(why) if view.multipath => (PathState::Multipath, why.to_string()),
-        rib::PathState::Lost(why) => (PathState::Candidate, why.to_string()),
-        rib::PathState::Unreachable => {
+        rib::PathState::Best(why) => (PathState::Best, why.won().to_owned()),
+        rib::PathState::Lost(why) if view.multipath => {
+            (PathState::Multipath, why.lost().to_owned())
+        }
+        rib::PathState::Lost(why) => (PathState::Candidate, why.lost().to_owned()),
+        rib::PathState::Unreachable | rib::PathState::Unresolved => {
             let next_hop = view.attributes.next_hop.map(|it| it.address());
             let reason = next_hop.and_then(|address| unreachable.get(&address));
             let unknown = || "its next hop is being looked at".to_owned();
@@ -85,6 +90,7 @@ fn path(view: &PathView, unreachable: &Unreachable) -> BgpPath {
         reason,
         from: view.peer_address,
         stale: view.stale,
+        policy: policy(view.decided_by.as_deref(), &view.changed_by),
         ..described(state, &view.attributes)
     }
 }
@@ -109,12 +115,33 @@ fn described(state: PathState, attributes: &Attributes) -> BgpPath {
         originator_id: attributes.originator_id,
         cluster_list: attributes.cluster_list.clone(),
         stale: false,
+        policy: String::new(),
     }
+}
+
+/// Who decided about a route, and who changed it.
+fn policy(decided_by: Option<&str>, changed_by: &[String]) -> String {
+    let mut words = decided_by.map_or_else(String::new, |name| format!("decided by {name}"));
+    if !changed_by.is_empty() {
+        words += &format!(", changed by {}", changed_by.join(", "));
+    }
+    words
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn policy_is_told_in_words() {
+        let changed = ["BGPFilter/a importV4[0]", "BGPFilter/a importV4[2]"].map(str::to_owned);
+        assert_eq!(policy(None, &[]), "");
+        assert_eq!(policy(Some("default: own"), &[]), "decided by default: own");
+        assert_eq!(
+            policy(Some("BGPFilter/a importV4[2]"), &changed),
+            "decided by BGPFilter/a importV4[2], changed by BGPFilter/a importV4[0], BGPFilter/a importV4[2]"
+        );
+    }
 
     #[test]
     fn an_address_stands_for_the_prefixes_that_hold_it() {

@@ -208,7 +208,10 @@ impl Policy {
                 return (Verdict::Accept, Some(index), applied);
             }
         }
-        (self.inner.default, None, applied)
+        match self.inner.default {
+            Verdict::Reject => (Verdict::Reject, None, Applied::new()),
+            default @ (Verdict::Accept | Verdict::Next) => (default, None, applied),
+        }
     }
 
     /// Makes the changes of an accepted route. `local_asn` is what [`Change::Prepend`] prepends. What they say beyond

@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use bgp_wire::{Attributes, Community, NextHop, Origin};
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
+use smallvec::SmallVec;
 
 use crate::policy::DEFAULT_LOCAL_PREF;
 
@@ -57,6 +58,8 @@ struct KnownNextHop {
     refs: u32,
     /// `None`: not reachable.
     cost: Option<u32>,
+    /// The cost changed, and paths have yet to be compared anew.
+    reconsidered: bool,
 }
 
 /// All attribute sets, and the next hops in them.
@@ -75,6 +78,8 @@ pub(super) struct AttrStore {
     unanswered: BTreeSet<IpAddr>,
     /// Addresses that came into use or went out of it since they were last asked for.
     next_hop_news: BTreeSet<IpAddr>,
+    /// Next hops whose cost changed a moment ago.
+    unsettled: Vec<u32>,
     scratch: Vec<u8>,
     heap: usize,
 }
@@ -94,6 +99,7 @@ impl AttrStore {
             tracked: false,
             unanswered: BTreeSet::new(),
             next_hop_news: BTreeSet::new(),
+            unsettled: Vec::new(),
             scratch: Vec::new(),
             heap: 0,
         }
@@ -165,6 +171,7 @@ impl AttrStore {
                 next_hop,
                 refs: 0,
                 cost,
+                reconsidered: false,
             });
             u32::try_from(id).unwrap_or(NO_NEXT_HOP)
         });
@@ -241,18 +248,21 @@ impl AttrStore {
 
     /// Whether an attribute set has this address as its next hop.
     fn uses(&self, address: IpAddr) -> bool {
+        !self.named(address).is_empty()
+    }
+
+    /// The next hops in use that have this address, with or without a link-local one.
+    fn named(&self, address: IpAddr) -> SmallVec<[u32; 2]> {
         let known = &self.next_hop_index;
-        match address {
-            IpAddr::V4(address) => known.contains_key(&NextHop::V4(address)),
-            IpAddr::V6(address) => {
-                let [first, last] = [0, u128::MAX].map(Ipv6Addr::from_bits);
-                let mut both = known.range(
-                    NextHop::V6WithLinkLocal(address, first)
-                        ..=NextHop::V6WithLinkLocal(address, last),
-                );
-                known.contains_key(&NextHop::V6(address)) || both.next().is_some()
-            }
+        let one = known.get(&NextHop::from(address)).copied();
+        let mut all: SmallVec<[u32; 2]> = one.into_iter().collect();
+        if let IpAddr::V6(address) = address {
+            let [first, last] = [0, u128::MAX].map(Ipv6Addr::from_bits);
+            let both =
+                NextHop::V6WithLinkLocal(address, first)..=NextHop::V6WithLinkLocal(address, last);
+            all.extend(known.range(both).map(|(_, id)| *id));
         }
+        all
     }
 
     /// From now on, no next hop is reachable before somebody says so, and [`poll_next_hops`](Self::poll_next_hops) tells
@@ -274,7 +284,8 @@ impl AttrStore {
         !self.unanswered.is_empty()
     }
 
-    /// Notes the cost to an address; says whether that changes anything for a set in use.
+    /// Notes the cost to an address; says whether that changes anything for a set in use. The next hops for which it
+    /// does are [`reconsidered`](Self::is_reconsidered) until that is [settled](Self::settle_costs).
     pub(super) fn set_cost(&mut self, address: IpAddr, cost: Option<u32>) -> bool {
         // An answer about a next hop that has gone meanwhile is out of date when it comes back.
         if self.tracked && !self.uses(address) {
@@ -283,13 +294,39 @@ impl AttrStore {
         self.unanswered.remove(&address);
         self.costs.insert(address, cost);
         let mut changed = false;
-        for (_, known) in &mut self.next_hops {
-            if known.next_hop.address() == address && known.cost != cost {
+        for id in self.named(address) {
+            let known = &mut self.next_hops[id as usize];
+            if known.cost != cost {
                 known.cost = cost;
+                known.reconsidered = true;
+                self.unsettled.push(id);
                 changed = true;
             }
         }
         changed
+    }
+
+    /// Whether the cost to the set's next hop changed, and paths have yet to be compared anew.
+    pub(super) fn is_reconsidered(&self, id: AttrId) -> bool {
+        match self.summary(id).next_hop {
+            NO_NEXT_HOP => false,
+            next_hop => self.next_hops[next_hop as usize].reconsidered,
+        }
+    }
+
+    /// All paths were compared anew.
+    pub(super) fn settle_costs(&mut self) {
+        for id in std::mem::take(&mut self.unsettled) {
+            if let Some(known) = self.next_hops.get_mut(id as usize) {
+                known.reconsidered = false;
+            }
+        }
+    }
+
+    /// Nobody has said yet whether the set's next hop can be reached.
+    pub(super) fn is_unanswered(&self, id: AttrId) -> bool {
+        self.next_hop(id)
+            .is_some_and(|next_hop| self.unanswered.contains(&next_hop.address()))
     }
 
     pub(super) fn len(&self) -> usize {

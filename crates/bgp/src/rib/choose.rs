@@ -1,8 +1,6 @@
 //! What peers offer, and which of it is best: paths come and go, and each time the decision process runs as far as it
 //! has to.
 
-use std::net::IpAddr;
-
 use ipnet::IpNet;
 use smallvec::SmallVec;
 
@@ -241,47 +239,41 @@ impl Table {
         self.nets[net].set(BEST, true);
     }
 
-    /// Decides anew for every net that has such a path.
-    pub(super) fn decide_again(
-        &mut self,
-        world: &mut World<'_>,
-        concerned: impl Fn(&Path) -> bool,
-    ) {
+    /// Decides anew for every net.
+    pub(super) fn decide_again(&mut self, world: &mut World<'_>) {
         for net in 0..self.nets.end() {
-            if !self.nets[net].is_net() || !self.chain(net).any(&concerned) {
-                continue;
-            }
-            let before = self.best(net);
-            self.reselect(world.facts(), net);
-            let after = self.best(net);
-            if before != after {
-                self.best_changed(world.peers, net, before, after);
-            } else if after.is_some() {
-                self.changed(net, false, false);
+            if self.nets[net].is_net() {
+                // Limits may have changed as well.
+                self.reselect_net(world, net, true);
             }
         }
     }
 
     /// Decides anew for every net that has a path via a next hop whose cost changed.
-    pub(super) fn reconsider(&mut self, world: &mut World<'_>, address: IpAddr) {
+    pub(super) fn reconsider(&mut self, world: &mut World<'_>) {
         for net in 0..self.nets.end() {
             if !self.nets[net].is_net() {
                 continue;
             }
-            let via = |path: &Path| {
-                let next_hop = path.accepted().and_then(|id| world.attrs.next_hop(id));
-                next_hop.is_some_and(|next_hop| next_hop.address() == address)
-            };
-            if self.chain(net).any(via) {
-                let before = self.best(net);
-                self.reselect(world.facts(), net);
-                let after = self.best(net);
-                if before != after {
-                    self.best_changed(world.peers, net, before, after);
-                } else if world.decision.is_multipath() && after.is_some() {
-                    self.changed(net, false, false);
-                }
+            let concerned = self.chain(net).any(|path| {
+                path.accepted()
+                    .is_some_and(|id| world.attrs.is_reconsidered(id))
+            });
+            if concerned {
+                self.reselect_net(world, net, world.decision.is_multipath());
             }
+        }
+    }
+
+    /// Decides anew for one net; `shared`: traffic may be split otherwise than before though the best path is the same.
+    fn reselect_net(&mut self, world: &mut World<'_>, net: u32, shared: bool) {
+        let before = self.best(net);
+        self.reselect(world.facts(), net);
+        let after = self.best(net);
+        if before != after {
+            self.best_changed(world.peers, net, before, after);
+        } else if shared && after.is_some() {
+            self.changed(net, false, false);
         }
     }
 

@@ -38,6 +38,45 @@ pub enum Why {
     PeerAddress,
 }
 
+impl Why {
+    /// Why the best path is the best one.
+    #[must_use]
+    pub fn won(self) -> &'static str {
+        match self {
+            Self::OnlyPath => "only path",
+            Self::Local => "own route",
+            Self::LocalPref => "higher local preference",
+            Self::AsPathLength => "shorter AS path",
+            Self::Origin => "better origin",
+            Self::Med => "lower MED",
+            Self::External => "external before internal",
+            Self::IgpCost => "nearer next hop (IGP cost)",
+            Self::RouterId => "lower router id",
+            Self::ClusterListLength => "shorter cluster list",
+            Self::PeerAddress => "lower peer address",
+        }
+    }
+
+    /// Why another path is not the best one.
+    #[must_use]
+    pub fn lost(self) -> &'static str {
+        match self {
+            Self::OnlyPath => "not compared",
+            Self::Local => "learned, and there is an own route",
+            Self::LocalPref => "lower local preference",
+            Self::AsPathLength => "longer AS path",
+            Self::Origin => "worse origin",
+            Self::Med => "higher MED",
+            Self::External => "internal after external",
+            Self::IgpCost => "farther next hop (IGP cost)",
+            Self::RouterId => "higher router id",
+            Self::ClusterListLength => "longer cluster list",
+            Self::PeerAddress => "higher peer address",
+        }
+    }
+}
+
+/// The step by its name.
 impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -118,7 +118,7 @@ impl Rib {
         }
         for slot in 0..self.tables.len() {
             let (table, mut world) = self.table(slot);
-            table.decide_again(&mut world, |_| true);
+            table.decide_again(&mut world);
         }
     }
 
@@ -385,12 +385,23 @@ impl Rib {
     /// nobody spoke of it is assumed that they are reachable and cost nothing, unless next hops are
     /// [tracked](Self::track_next_hops).
     pub fn set_next_hop(&mut self, address: IpAddr, cost: Option<u32>) {
-        if self.attrs.set_cost(address, cost) {
-            for slot in 0..self.tables.len() {
-                let (table, mut world) = self.table(slot);
-                table.reconsider(&mut world, address);
-            }
+        self.set_next_hops([(address, cost)]);
+    }
+
+    /// The same of many addresses at once: takes one walk through all routes, however many they are.
+    pub fn set_next_hops(&mut self, costs: impl IntoIterator<Item = (IpAddr, Option<u32>)>) {
+        let mut changed = false;
+        for (address, cost) in costs {
+            changed |= self.attrs.set_cost(address, cost);
         }
+        if !changed {
+            return;
+        }
+        for slot in 0..self.tables.len() {
+            let (table, mut world) = self.table(slot);
+            table.reconsider(&mut world);
+        }
+        self.attrs.settle_costs();
     }
 
     /// Selection deferral (RFC 4724 §4.1): while set, nobody is told anything and the kernel is given nothing.

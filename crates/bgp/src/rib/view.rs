@@ -12,7 +12,7 @@ use super::path::Path;
 use super::peer::PeerIndex;
 use super::table::Table;
 use super::{Rib, encode, slot};
-use crate::policy::Outcome;
+use crate::policy::{Candidate, Explanation, Outcome};
 
 /// Which prefixes to show.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -48,6 +48,11 @@ pub struct PathView {
     pub attributes: Attributes,
     /// What became of it.
     pub state: PathState,
+    /// The statement of import policy, or its default, that accepted or rejected it; `None` for a route of our own and for
+    /// one that was rejected before policy was asked.
+    pub decided_by: Option<String>,
+    /// The statements of import policy that changed its attributes.
+    pub changed_by: Vec<String>,
     /// Traffic may be split between this one and the best one.
     pub multipath: bool,
     /// The peer is restarting and has not sent it again yet.
@@ -63,6 +68,8 @@ pub enum PathState {
     Lost(Why),
     /// Its next hop is not reachable.
     Unreachable,
+    /// Nobody has said yet whether its next hop is reachable.
+    Unresolved,
     /// It may not be used.
     Rejected(Rejected),
 }
@@ -74,6 +81,10 @@ pub struct ExportView {
     pub prefix: IpNet,
     /// What the peer is told, or why it is not.
     pub result: Result<Attributes, Withheld>,
+    /// The statement of export policy, or its default, that decided; `None` where policy was not asked.
+    pub decided_by: Option<String>,
+    /// The statements of export policy that changed its attributes.
+    pub changed_by: Vec<String>,
     /// The peer has not read as far yet: what it was told last may differ.
     pub pending: bool,
 }
@@ -140,9 +151,13 @@ impl Rib {
             .filter(|(table, net)| table.chain(*net).next().is_some())
             .map(|(table, net)| {
                 let reader = table.reader(peer);
+                let (result, explanation) = self.export(table, net, peer);
+                let (decided_by, changed_by) = in_words(explanation);
                 ExportView {
                     prefix: table.prefix(net),
-                    result: self.export(table, net, peer),
+                    result,
+                    decided_by,
+                    changed_by,
                     pending: reader.is_some_and(|reader| {
                         let seen = table.nets[reader.place.node()].version;
                         reader.chunk.is_some() || seen < table.nets[net].version
@@ -254,11 +269,12 @@ impl Rib {
                 PathView {
                     multipath: equal.contains(&index),
                     ..self.path(
+                        table.prefix(net),
                         path,
                         match why {
                             Some(why) if best == Some(index) => PathState::Best(why),
                             Some(why) => PathState::Lost(why),
-                            None => PathState::Unreachable,
+                            None => self.unreachable(path),
                         },
                     )
                 }
@@ -266,8 +282,30 @@ impl Rib {
             .collect()
     }
 
-    fn path(&self, path: &Path, state: PathState) -> PathView {
+    fn unreachable(&self, path: &Path) -> PathState {
+        match path.accepted() {
+            Some(id) if self.attrs.is_unanswered(id) => PathState::Unresolved,
+            _ => PathState::Unreachable,
+        }
+    }
+
+    fn path(&self, prefix: IpNet, path: &Path, state: PathState) -> PathView {
         let peer = self.peers.get(path.peer());
+        let refused = matches!(
+            path.rejected().zip(peer).map(|(reason, peer)| reason.explain(&peer.session.import)),
+            Some(reason) if !matches!(reason, Rejected::Policy(_))
+        );
+        let explanation = peer.filter(|_| !refused).map(|peer| {
+            let session = &peer.session;
+            session.import.explain(&Candidate {
+                prefix,
+                attributes: &self.attrs.decode(path.received()),
+                source: self.peers.source(path.peer()),
+                from: Some(session.peer_address),
+                internal: session.ibgp,
+            })
+        });
+        let (decided_by, changed_by) = in_words(explanation);
         let state = match (path.rejected(), peer) {
             (Some(reason), Some(peer)) => PathState::Rejected(reason.explain(&peer.session.import)),
             _ => state,
@@ -279,13 +317,32 @@ impl Rib {
                 .attrs
                 .decode(path.accepted().unwrap_or_else(|| path.received())),
             state,
+            decided_by,
+            changed_by,
             multipath: false,
             stale: peer.is_some_and(|peer| peer.epoch != path.epoch()),
         }
     }
 
     /// What a peer is told of a net: by the same rules that encode it.
-    fn export(&self, table: &Table, net: u32, peer: PeerIndex) -> Result<Attributes, Withheld> {
+    fn export(
+        &self,
+        table: &Table,
+        net: u32,
+        peer: PeerIndex,
+    ) -> (Result<Attributes, Withheld>, Option<Explanation>) {
+        let mut explanation = None;
+        let result = self.export_explained(table, net, peer, &mut explanation);
+        (result, explanation)
+    }
+
+    fn export_explained(
+        &self,
+        table: &Table,
+        net: u32,
+        peer: PeerIndex,
+        explanation: &mut Option<Explanation>,
+    ) -> Result<Attributes, Withheld> {
         let group = table
             .reader(peer)
             .and_then(|reader| self.groups.groups.get(reader.group));
@@ -303,6 +360,8 @@ impl Rib {
         };
         let mut attributes = self.attrs.decode(id);
         exporter.gate(&attributes, source)?;
+        let candidate = exporter.candidate(table.prefix(net), &attributes, source);
+        *explanation = Some(key.policy.explain(&candidate));
         let applied = match exporter.policy(table.prefix(net), &attributes, source) {
             Outcome::Accept(applied) => applied,
             Outcome::Reject(statement) => {
@@ -318,4 +377,9 @@ impl Rib {
         }
         Ok(attributes)
     }
+}
+
+/// Who decided, and who changed the attributes.
+fn in_words(explanation: Option<Explanation>) -> (Option<String>, Vec<String>) {
+    explanation.map_or_else(Default::default, |it| (Some(it.decided_by), it.changed_by))
 }

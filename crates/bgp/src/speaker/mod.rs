@@ -364,7 +364,16 @@ impl Speaker {
     /// Tells the cost of the kernel's route to a next hop, `None` where there is none: paths are chosen anew at once
     /// (RFC 4271 §9.1.2.2 e). A next hop that was never told of counts as reachable, unless next hops are tracked.
     pub fn set_next_hop(&mut self, address: IpAddr, cost: Option<u32>, now: Instant) {
-        self.rib.set_next_hop(address, cost);
+        self.set_next_hops([(address, cost)], now);
+    }
+
+    /// The same of many addresses: all routes are walked through once.
+    pub fn set_next_hops(
+        &mut self,
+        costs: impl IntoIterator<Item = (IpAddr, Option<u32>)>,
+        now: Instant,
+    ) {
+        self.rib.set_next_hops(costs);
         self.rib_changed = true;
         self.check_sync(now);
     }

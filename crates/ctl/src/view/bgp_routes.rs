@@ -22,7 +22,7 @@ pub(crate) fn table(answer: &BgpRoutes, asked: &Routes, style: Style) -> String 
     header.extend(with_from.then_some("FROM"));
     header.extend(["AS-PATH", "PREF", "MED", verdict, "REASON"]);
     if style.wide {
-        header.extend(["ORIGIN", "COMMUNITIES"]);
+        header.extend(["ORIGIN", "COMMUNITIES", "POLICY"]);
     }
     let mut table = Table::new(&header);
     for route in &answer.routes {
@@ -41,7 +41,7 @@ pub(crate) fn table(answer: &BgpRoutes, asked: &Routes, style: Style) -> String 
                 reason(path),
             ]);
             if style.wide {
-                row.extend(row![&path.origin, path.communities.join(",")]);
+                row.extend(row![&path.origin, path.communities.join(","), &path.policy]);
             }
             table.push(row);
         }

@@ -37,6 +37,7 @@ fn path(state: PathState, reason: &str, from: Option<&str>, next_hop: Option<&st
         communities: vec!["64512:100".to_owned(), "no-export".to_owned()],
         originator_id: None,
         cluster_list: Vec::new(),
+        policy: "decided by default".to_owned(),
         stale: false,
     }
 }
@@ -89,11 +90,11 @@ fn bgp_routes_say_which_path_won_and_why() {
         10.244.2.0/24  192.0.2.3  192.0.2.3  65001 65002  100   -    no         longer AS path
     "#]].assert_eq(&bgp_routes::table(&rib, &asked(None, None), NARROW));
     expect![[r#"
-        PREFIX         NEXT-HOP   FROM       AS-PATH      PREF  MED  BEST       REASON                                             ORIGIN  COMMUNITIES
-        10.244.1.0/24  -          local      -            -     -    yes        only path                                          igp     64512:100,no-export
-        10.244.2.0/24  192.0.2.1  192.0.2.1  65001 65002  100   -    yes        lowest router id                                   igp     64512:100,no-export
-        10.244.2.0/24  192.0.2.2  192.0.2.2  65001 65002  100   -    multipath  equal to the best (stale: its peer is restarting)  igp     64512:100,no-export
-        10.244.2.0/24  192.0.2.3  192.0.2.3  65001 65002  100   -    no         longer AS path                                     igp     64512:100,no-export
+        PREFIX         NEXT-HOP   FROM       AS-PATH      PREF  MED  BEST       REASON                                             ORIGIN  COMMUNITIES          POLICY
+        10.244.1.0/24  -          local      -            -     -    yes        only path                                          igp     64512:100,no-export  decided by default
+        10.244.2.0/24  192.0.2.1  192.0.2.1  65001 65002  100   -    yes        lowest router id                                   igp     64512:100,no-export  decided by default
+        10.244.2.0/24  192.0.2.2  192.0.2.2  65001 65002  100   -    multipath  equal to the best (stale: its peer is restarting)  igp     64512:100,no-export  decided by default
+        10.244.2.0/24  192.0.2.3  192.0.2.3  65001 65002  100   -    no         longer AS path                                     igp     64512:100,no-export  decided by default
     "#]].assert_eq(&bgp_routes::table(&rib, &asked(None, None), WIDE));
 }
 

@@ -350,3 +350,50 @@ fn meds_compare_as_configured() {
         assert_eq!(best, Some(PeerIndex(expected)), "{case:?}");
     }
 }
+
+/// Costs told together are told as one after the other.
+#[test]
+fn many_next_hops_at_once() {
+    let mut bed = Bed::new();
+    bed.rib.set_decision(Decision::multipath(4));
+    for host in 1..=4_u8 {
+        let asn = 65000 + u32::from(host);
+        bed.up(host.into(), external(host, asn));
+        bed.announce(host.into(), &via(host, &[asn]), &["10.0.0.0/24"]);
+    }
+    let costs = [Some(5), Some(3), None, Some(3)];
+    let all = (1..=4).map(address).zip(costs);
+    bed.rib.set_next_hops(all);
+    bed.drain_all();
+    let hops: Vec<_> = bed.kernel[&net("10.0.0.0/24")]
+        .iter()
+        .map(bgp_wire::NextHop::address)
+        .collect();
+    assert_eq!(hops, [address(2), address(4)]);
+    let routes = bed.rib.routes(&Selection::All);
+    let state = |host: u8| {
+        let mut paths = routes[0].paths.iter();
+        let path = paths.find(|path| path.peer_address == Some(address(host)));
+        path.unwrap().state.clone()
+    };
+    assert_eq!(state(1), PathState::Lost(Why::IgpCost));
+    assert_eq!(state(3), PathState::Unreachable);
+    // What changed then is settled: news of one next hop concerns no other.
+    bed.rib.set_next_hops([(address(1), Some(1))]);
+    bed.drain_all();
+    assert_eq!(bed.kernel[&net("10.0.0.0/24")].len(), 1);
+}
+
+#[test]
+fn a_next_hop_that_nobody_spoke_of_yet_is_told_from_one_that_is_gone() {
+    let mut bed = Bed::new();
+    bed.rib.track_next_hops();
+    bed.up(1, external(1, 65001));
+    bed.announce(1, &via(1, &[65001]), &["10.0.0.0/24"]);
+    let state = |bed: &Bed| bed.rib.routes(&Selection::All)[0].paths[0].state.clone();
+    assert_eq!(state(&bed), PathState::Unresolved);
+    bed.rib.set_next_hop(address(1), None);
+    assert_eq!(state(&bed), PathState::Unreachable);
+    bed.rib.set_next_hop(address(1), Some(0));
+    assert_eq!(state(&bed), PathState::Best(Why::OnlyPath));
+}

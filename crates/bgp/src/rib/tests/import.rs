@@ -175,3 +175,75 @@ fn selections() {
         ["10.0.0.0/8", "10.1.0.0/16", "10.1.2.0/24"]
     );
 }
+
+/// Which statement decided, and which changed what, on the way in and on the way out.
+#[test]
+fn views_name_the_statements() {
+    let statement = |name: &str, changes, verdict| Statement {
+        name: name.into(),
+        matches: vec![],
+        changes,
+        verdict,
+    };
+    let import = Policy::new(
+        vec![
+            statement("in 0", vec![Change::LocalPref(7)], Verdict::Next),
+            statement("in 1", vec![], Verdict::Accept),
+        ],
+        Verdict::Reject,
+        "in default",
+    );
+    let export = Policy::new(
+        vec![statement(
+            "out 0",
+            vec![Change::Med(Some(1))],
+            Verdict::Next,
+        )],
+        Verdict::Reject,
+        "out default",
+    );
+    let mut bed = Bed::new();
+    bed.up(
+        1,
+        PeerSession {
+            import,
+            ..external(1, 65001)
+        },
+    );
+    bed.up(
+        2,
+        PeerSession {
+            export,
+            ..external(2, 65002)
+        },
+    );
+    bed.announce(1, &via(1, &[65001]), &[PREFIX]);
+    bed.announce(1, &via(1, &[65001, ASN]), &["10.1.0.0/24"]);
+    let routes = bed.rib.routes_from(PeerIndex(1), &Selection::All);
+    let path = &routes[0].paths[0];
+    assert_eq!(path.decided_by.as_deref(), Some("in 1"));
+    assert_eq!(path.changed_by, ["in 0"]);
+    let looped = &routes[1].paths[0];
+    assert_eq!(looped.state, PathState::Rejected(Rejected::AsLoop));
+    assert_eq!((&looped.decided_by, looped.changed_by.len()), (&None, 0));
+    let told = bed.rib.routes_to(PeerIndex(2), &Selection::All);
+    assert_eq!(told[0].decided_by.as_deref(), Some("out default"));
+    assert_eq!(told[0].changed_by, [] as [&str; 0]);
+    assert_eq!(told[1].decided_by, None, "policy was not asked");
+    bed.rib.set_policies(
+        PeerIndex(2),
+        Policy::accept_all(),
+        Policy::new(
+            vec![statement(
+                "out 0",
+                vec![Change::Med(Some(1))],
+                Verdict::Next,
+            )],
+            Verdict::Accept,
+            "open",
+        ),
+    );
+    let told = bed.rib.routes_to(PeerIndex(2), &Selection::All);
+    assert_eq!(told[0].decided_by.as_deref(), Some("open"));
+    assert_eq!(told[0].changed_by, ["out 0"]);
+}
