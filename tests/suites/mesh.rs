@@ -3,9 +3,12 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Result;
-use lab::datacentre::{DataCentre, Shape};
+use anyhow::{Context as _, Result};
+use lab::datacentre::{DataCentre, Node, Pod, Shape};
 use lab::probe::Pinger;
+use lab::process::{self, Program};
+use lab::wait;
+use serde_json::Value;
 use tests::{Case, SESSION, oracle, peers, same, suite};
 
 fn main() -> ExitCode {
@@ -16,9 +19,81 @@ fn main() -> ExitCode {
         pods: 1,
         ..Shape::default()
     };
+    let dual_stack = Shape {
+        nodes: 2,
+        dual_stack: true,
+        ..shape.clone()
+    };
+    let both = Case::new(
+        "pods_reach_each_other_over_both_families",
+        dual_stack,
+        both_families,
+    );
     suite(vec![
+        both.with("ip").with("ping"),
         Case::new("every_node_peers_with_every_other", shape, full_mesh).with("ip"),
     ])
+}
+
+/// One session over IPv4 carries both families; the next hop of IPv6 routes is the node's IPv6 address.
+fn both_families(dc: &mut DataCentre) -> Result<()> {
+    dc.start()?;
+    dc.wait_routes(SESSION)?;
+    let all: Vec<_> = dc.nodes().collect();
+    for node in dc.nodes() {
+        same("peers", &peers(node)?.len(), &1)?;
+        let own = node.ipv6.context("IPv6")?;
+        for other in all.iter().filter(|other| other.name != node.name) {
+            let theirs = other.ipv6.context("IPv6")?;
+            wait::until("the IPv6 route", SESSION, || {
+                let shown = route(node, &theirs.pod_cidr.to_string())?;
+                let via = shown["gateway"].as_str().map(ToOwned::to_owned);
+                same("gateway", &via, &Some(theirs.address.to_string()))
+            })?;
+        }
+        let shown = route(node, &own.pod_cidr.to_string())?;
+        same("own range", &shown["type"].as_str(), &Some("blackhole"))?;
+    }
+    for from in dc.pods() {
+        for to in dc.pods() {
+            let target = ipv6_address(to)?;
+            wait::until(&format!("an answer from {target}"), SESSION, || {
+                let ping = process::find("ping").context("ping")?;
+                let arguments = ["-6", "-n", "-c", "1", "-W", "1", &target];
+                Program::new(ping)
+                    .args(arguments)
+                    .stdout(&from.namespace)
+                    .map(drop)
+            })?;
+        }
+    }
+    // A packet for an address that nobody has is dropped here, and not sent back where it came from.
+    let node = all.first().context("a node")?;
+    let unused = node.ipv6.context("IPv6")?.pod_cidr.addr().segments();
+    let unused = std::net::Ipv6Addr::new(unused[0], 0, 0, unused[3], 0, 0, 0, 0xdead);
+    let asked = oracle::ip(
+        &node.namespace,
+        &["-6", "route", "get", &unused.to_string()],
+    );
+    same("refused", &asked.is_err(), &true)
+}
+
+/// The route of ours to a prefix, by `ip -6`.
+fn route(node: &Node, prefix: &str) -> Result<Value> {
+    let arguments = ["-6", "-j", "-d", "route", "show", prefix, "proto", "77"];
+    let routes: Value = serde_json::from_str(&oracle::ip(&node.namespace, &arguments)?)?;
+    routes.get(0).cloned().context("no route")
+}
+
+/// The second address that the plugin gave.
+fn ipv6_address(pod: &Pod) -> Result<String> {
+    let addresses = pod.result["ips"].as_array().context("addresses")?;
+    let mut addresses = addresses.iter().filter_map(|ip| ip["address"].as_str());
+    let address = addresses.find(|address| address.contains(':'));
+    let (address, _) = address
+        .and_then(|it| it.split_once('/'))
+        .context("an IPv6 address")?;
+    Ok(address.to_owned())
 }
 
 fn full_mesh(dc: &mut DataCentre) -> Result<()> {

@@ -214,6 +214,7 @@ impl Control {
             Ok(plan) => {
                 let plan = Arc::new(plan.clone());
                 self.announce(&plan);
+                forward_ipv6(&plan);
                 self.agent.firewall.set(dataplane::Firewall {
                     pod_interfaces: api::cni::HOST_IFNAME_PREFIX.to_owned(),
                     ..plan.firewall.clone()
@@ -293,6 +294,18 @@ impl Control {
             }
             Err(error) => self.listen_error = Some(error.to_string()),
         }
+    }
+}
+
+/// A node without IPv6 pods is left as it is: a router ignores the advertisements from which it may have its own address.
+fn forward_ipv6(plan: &NodePlan) {
+    if !plan.pod_cidrs.iter().any(|cidr| cidr.addr().is_ipv6()) {
+        return;
+    }
+    match sysctl::enable_ipv6_forwarding() {
+        Ok(true) => info!("switched net.ipv6.conf.all.forwarding on"),
+        Ok(false) => {}
+        Err(error) => warn!("pods can't be routed to over IPv6: {error}"),
     }
 }
 

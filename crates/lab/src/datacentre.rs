@@ -26,7 +26,7 @@ use crate::process;
 use crate::tor::{self, Tor};
 use crate::{Namespace, wait};
 
-pub use node::{Identity, METRICS, Node};
+pub use node::{Identity, Ipv6, METRICS, Node};
 pub use pod::Pod;
 
 /// What is to be built.
@@ -45,6 +45,8 @@ pub struct Shape {
     pub pods: u8,
     /// Hold time that both sides propose.
     pub hold_time: Duration,
+    /// Nodes have an IPv6 address as well, `fd20:0:0:<rack>::11`, `::12`, …, and pods one of `fd44:0:0:<rack><node>::/64`.
+    pub dual_stack: bool,
     /// Each rack has a second ToR on a segment of its own (`172.21.<rack>.0/24`, the ToR is .1), to which each node has a link
     /// `eth1`. It has no way to other racks.
     pub two_tors: bool,
@@ -61,6 +63,7 @@ impl Default for Shape {
             nodes: 2,
             pods: 3,
             hold_time: Duration::from_secs(90),
+            dual_stack: false,
             two_tors: false,
             graceful_restart: true,
         }

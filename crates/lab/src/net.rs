@@ -6,7 +6,7 @@ use std::os::fd::AsFd as _;
 
 use anyhow::{Context, Result};
 use dataplane::LinkIndex;
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use netlink::Socket;
 use netlink::setup::{self, VethEnd};
 
@@ -86,10 +86,10 @@ pub fn set_down(namespace: &Namespace, link: &str) -> Result<()> {
 ///
 /// # Errors
 /// When it has it already.
-pub fn address(namespace: &Namespace, link: &str, address: Ipv4Net) -> Result<()> {
+pub fn address(namespace: &Namespace, link: &str, address: impl Into<IpNet>) -> Result<()> {
     let mut socket = socket(namespace)?;
     let link = setup::link_index(&mut socket, link)?;
-    Ok(setup::add_address(&mut socket, link, IpNet::V4(address))?)
+    Ok(setup::add_address(&mut socket, link, address.into())?)
 }
 
 /// A default route via a neighbour on a link.

@@ -39,17 +39,40 @@ pub fn enable_ipv4_forwarding() -> Result<bool, SysctlError> {
     set("net.ipv4.ip_forward", "1")
 }
 
-/// Lets the kernel forward IPv6 packets between links; it then ignores router advertisements on links whose `accept_ra` is not
-/// 2. True when it had to be switched on; false also where the kernel has no IPv6.
+/// Lets the kernel forward IPv6 packets between links. It then ignores router advertisements on links whose `accept_ra` is not
+/// 2: those that have listened to them so far, pods' excepted, go on doing so. True when it had to be switched on; false also
+/// where the kernel has no IPv6.
 ///
 /// # Errors
 /// [`SysctlError`].
 pub fn enable_ipv6_forwarding() -> Result<bool, SysctlError> {
-    match set("net.ipv6.conf.all.forwarding", "1") {
+    enable_ipv6_forwarding_in(Path::new("/proc/sys"))
+}
+
+fn enable_ipv6_forwarding_in(root: &Path) -> Result<bool, SysctlError> {
+    const FORWARDING: &str = "net.ipv6.conf.all.forwarding";
+    let read = |path: PathBuf| std::fs::read_to_string(path).unwrap_or_default();
+    if read(path(root, FORWARDING)).trim() == "1" {
+        return Ok(false);
+    }
+    let links = std::fs::read_dir(root.join("net/ipv6/conf"));
+    for link in links.into_iter().flatten().flatten() {
+        let name = link.file_name();
+        let name = name.to_string_lossy();
+        let listens = read(link.path().join("accept_ra")).trim() == "1";
+        if listens && !matches!(&*name, "all" | "default") && !name.starts_with(POD_LINK) {
+            let link = name.replace('.', "/");
+            set_in(root, &format!("net.ipv6.conf.{link}.accept_ra"), "2")?;
+        }
+    }
+    match set_in(root, FORWARDING, "1") {
         Err(error) if error.source.kind() == io::ErrorKind::NotFound => Ok(false),
         result => result,
     }
 }
+
+/// What the names of pods' host links begin with.
+const POD_LINK: &str = "mgy";
 
 /// Sets a parameter under `net.`, named with dots as by `sysctl(8)`, with `/` for a dot inside a link's name. Written only where
 /// the value differs, so that it works without permission where there is nothing to do. True when it was written.
@@ -100,6 +123,33 @@ mod tests {
             path,
             Path::new("/proc/sys/net/ipv4/conf/eth0.100/rp_filter")
         );
+    }
+
+    #[test]
+    fn who_listens_to_router_advertisements_goes_on_as_a_router() {
+        let root = std::env::temp_dir().join(format!("margay-sysctl-{}", std::process::id()));
+        let conf = root.join("net/ipv6/conf");
+        let files = [
+            ("all/forwarding", "0\n", "1"),
+            ("all/accept_ra", "1\n", "1"),
+            ("default/accept_ra", "1\n", "1"),
+            ("eth0/accept_ra", "1\n", "2"),
+            ("eth1/accept_ra", "0\n", "0"),
+            ("eth0.100/accept_ra", "1\n", "2"),
+            ("mgy0123456789ab/accept_ra", "1\n", "1"),
+        ];
+        for (file, before, _) in files {
+            let path = conf.join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, before).unwrap();
+        }
+        assert!(enable_ipv6_forwarding_in(&root).unwrap());
+        for (file, _, after) in files {
+            let found = std::fs::read_to_string(conf.join(file)).unwrap();
+            assert_eq!(found.trim(), after, "{file}");
+        }
+        assert!(!enable_ipv6_forwarding_in(&root).unwrap());
+        std::fs::remove_dir_all(root).unwrap();
     }
 
     #[test]

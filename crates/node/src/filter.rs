@@ -8,9 +8,8 @@ use std::sync::Arc;
 
 use bgp::policy::{Match, Policy, PrefixSet, SourceKind, Statement, Verdict};
 use ipnet::IpNet;
-use resources::ClusterState;
+use resources::{ClusterState, Node};
 
-use crate::plan::ipv4_pod_cidrs;
 use crate::rule::Named;
 
 /// The cluster's pod ranges and this node's own, as sets that all of its policies share.
@@ -20,6 +19,7 @@ pub struct Ranges {
     /// Pools that are announced to nobody by themselves.
     hidden: Option<PrefixSet>,
     cluster: Option<PrefixSet>,
+    has_ipv6: bool,
 }
 
 impl Ranges {
@@ -28,7 +28,7 @@ impl Ranges {
     pub fn new(cluster: &ClusterState, own: &[IpNet]) -> Self {
         let pools: Vec<IpNet> = cluster.pools.values().map(|pool| pool.cidr).collect();
         let ranges = match pools.is_empty() {
-            true => cluster.nodes.values().flat_map(ipv4_pod_cidrs).collect(),
+            true => cluster.nodes.values().flat_map(Node::pod_cidrs).collect(),
             false => pools,
         };
         let hidden = cluster
@@ -37,9 +37,16 @@ impl Ranges {
             .filter(|pool| pool.disable_bgp_export);
         Self {
             hidden: set(hidden.map(|pool| pool.cidr).collect()),
+            has_ipv6: own.iter().chain(&ranges).any(|it| it.addr().is_ipv6()),
             own: set(own.to_vec()),
             cluster: set(ranges),
         }
+    }
+
+    /// Whether pods have IPv6 addresses somewhere.
+    #[must_use]
+    pub fn have_ipv6(&self) -> bool {
+        self.has_ipv6
     }
 
     /// Whether nothing says where the cluster's pods are.

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use bgp::config::{Client, NextHopMode, PeerConfig, PrivateAs, Reach, Rules};
@@ -90,8 +90,8 @@ impl Planner<'_> {
                 continue;
             }
             for other in self.cluster.nodes.values().filter(|it| selected(spec, it)) {
-                let known = |ip: Ipv4Addr| peers.contains_key(&IpAddr::from(ip));
-                if !other.internal_ipv4().is_some_and(known) {
+                let known = |(_, ip): (IpAddr, IpAddr)| peers.contains_key(&ip);
+                if !self.common_address(other).is_some_and(known) {
                     self.add_node(name, spec, other, peers, problems);
                 }
             }
@@ -115,16 +115,13 @@ impl Planner<'_> {
         peers: &mut BTreeMap<IpAddr, PeerConfig>,
         problems: &mut Vec<Problem>,
     ) {
-        let Some(ip) = other.internal_ipv4() else {
+        let Some((_, ip)) = self.common_address(other) else {
             return;
         };
         let peer = Wanted {
             name,
             spec,
-            at: PeerAddress {
-                ip: ip.into(),
-                port: None,
-            },
+            at: PeerAddress { ip, port: None },
             asn: self.asn_of(other),
         };
         self.add(&peer, peers, problems);
@@ -235,7 +232,11 @@ impl Planner<'_> {
         PeerConfig {
             port: wanted.at.port.unwrap_or(port),
             local_address: match source {
-                SourceAddress::UseNodeIP => self.source_address(),
+                SourceAddress::UseNodeIP => self.node.internal_ip_like(ip),
+                SourceAddress::None => None,
+            },
+            other_local_address: match source {
+                SourceAddress::UseNodeIP => self.other_address(ip),
                 SourceAddress::None => None,
             },
             passive: spec.passive.unwrap_or(false),
@@ -263,7 +264,8 @@ impl Planner<'_> {
             import,
             export,
             connect_retry: CONNECT_RETRY,
-            families: FAMILIES.to_vec(),
+            families: self.families(&spec.filters),
+            extended_next_hop: ip.is_ipv6(),
             origin,
             ..PeerConfig::new(asn)
         }
@@ -309,6 +311,18 @@ impl Planner<'_> {
         )
     }
 
+    /// What a session carries: IPv4, and IPv6 where pods have such addresses or a filter of the peer's speaks of it.
+    fn families(&self, filters: &[String]) -> Vec<Family> {
+        let speaks = |filter: &String| {
+            let spec = self.cluster.filters.get(filter);
+            spec.is_some_and(|spec| !(spec.import_v6.is_empty() && spec.export_v6.is_empty()))
+        };
+        let ipv6 = self.ranges.have_ipv6() || filters.iter().any(speaks);
+        let mut families = vec![Family::IPV4_UNICAST];
+        families.extend(ipv6.then_some(Family::IPV6_UNICAST));
+        families
+    }
+
     /// Whether this node is a route reflector.
     fn reflects(&self) -> bool {
         self.node.route_reflector_cluster_id().is_some()
@@ -338,8 +352,8 @@ impl Planner<'_> {
         if !self.mesh_enabled() || self.reflects() {
             return;
         }
-        if self.node.internal_ipv4().is_none() {
-            let message = "no IPv4 InternalIP: the node is left out of the mesh";
+        if self.node.internal_ips().next().is_none() {
+            let message = "no InternalIP: the node is left out of the mesh";
             let object = Some((Kind::Node, self.node.metadata.name.as_str()));
             problems.push(problem(
                 Severity::Error,
@@ -353,10 +367,9 @@ impl Planner<'_> {
         let restart_time = setting(self.cluster, name, |spec| spec.node_mesh_max_restart_time)
             .unwrap_or(DEFAULT_RESTART_TIME);
         let template = PeerConfig {
-            local_address: self.source_address(),
             hold_time: self.hold_time(),
             connect_retry: CONNECT_RETRY,
-            families: FAMILIES.to_vec(),
+            families: self.families(&[]),
             reach: ANY_DISTANCE,
             graceful_restart: self.graceful_restart().then_some(restart_time),
             import: self.ranges.import(std::iter::empty()),
@@ -371,8 +384,10 @@ impl Planner<'_> {
             .filter(|(other, _)| *other != name)
             .filter(|(_, other)| other.route_reflector_cluster_id().is_none())
         {
-            let Some(address) = other.internal_ipv4() else {
-                let message = "no IPv4 InternalIP: the node is left out of the mesh";
+            let Some((own, address)) = self.common_address(other) else {
+                let message = format!(
+                    "no InternalIP of a family that Node {name} has one of: there is no session between the two"
+                );
                 let object = Some((Kind::Node, other_name.as_str()));
                 problems.push(problem(
                     Severity::Warning,
@@ -382,17 +397,35 @@ impl Planner<'_> {
                 ));
                 continue;
             };
-            if self.node.internal_ipv4() == Some(address) {
+            if own == address {
                 // Said elsewhere; a session with ourselves helps nobody.
                 continue;
             }
-            peers.entry(address.into()).or_insert_with(|| PeerConfig {
+            peers.entry(address).or_insert_with(|| PeerConfig {
                 asn: self.asn_of(other),
                 port: listen_port(self.cluster, other_name),
+                local_address: Some(own),
+                other_local_address: self.other_address(own),
+                extended_next_hop: own.is_ipv6(),
                 origin: format!("mesh/{other_name}"),
                 ..template.clone()
             });
         }
+    }
+
+    /// Our address and another node's between which they have their session: one carries both families, over IPv4 where both
+    /// nodes have that.
+    fn common_address(&self, other: &Node) -> Option<(IpAddr, IpAddr)> {
+        let ipv4 = self.node.internal_ipv4().zip(other.internal_ipv4());
+        let ipv6 = self.node.internal_ipv6().zip(other.internal_ipv6());
+        let ipv4 = ipv4.map(|(own, other)| (own.into(), other.into()));
+        ipv4.or_else(|| ipv6.map(|(own, other)| (own.into(), other.into())))
+    }
+
+    /// Our address of the family that a session with this address is not of.
+    fn other_address(&self, session: IpAddr) -> Option<IpAddr> {
+        let mut addresses = self.node.internal_ips();
+        addresses.find(|address| address.is_ipv4() != session.is_ipv4())
     }
 
     fn mesh_enabled(&self) -> bool {
@@ -414,10 +447,6 @@ impl Planner<'_> {
             spec.graceful_restart
         })
         .unwrap_or(true)
-    }
-
-    fn source_address(&self) -> Option<IpAddr> {
-        self.node.internal_ipv4().map(IpAddr::from)
     }
 
     fn node_at(&self, ip: IpAddr) -> Option<&Node> {
@@ -451,9 +480,6 @@ fn next_hop_mode(spec: &BgpPeerSpec, internal: bool) -> NextHopMode {
         Some(resources::NextHopMode::Keep) => NextHopMode::Keep,
     }
 }
-
-/// What sessions carry.
-const FAMILIES: [Family; 1] = [Family::IPV4_UNICAST];
 
 /// Peers may be any number of hops away, as in Calico; the TTL is the highest, so that a peer may ask for TTL security.
 const ANY_DISTANCE: Reach = Reach::Hops(255);

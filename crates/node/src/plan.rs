@@ -49,7 +49,7 @@ pub struct NodePlan {
     pub listen_port: u16,
     /// The node's InternalIPs.
     pub addresses: Vec<IpAddr>,
-    /// The ranges of its pods, IPv4. Packets to unused addresses in them are dropped.
+    /// The ranges of its pods. Packets to unused addresses in them are dropped.
     pub pod_cidrs: Vec<IpNet>,
     /// The default route may lead to a next hop.
     pub default_route_resolves: bool,
@@ -83,7 +83,7 @@ pub fn plan(cluster: &ClusterState, node_name: &str) -> Result<NodePlan, PlanErr
         return Err(PlanError::NoNode(node_name.to_owned()));
     };
     let router_id = router_id(node).ok_or_else(|| PlanError::NoRouterId(node_name.to_owned()))?;
-    let pod_cidrs = ipv4_pod_cidrs(node);
+    let pod_cidrs: Vec<IpNet> = node.pod_cidrs().collect();
     let mut problems = Vec::new();
     overlaps(cluster, node, &pod_cidrs, &mut problems);
     let asn = asn(cluster, node);
@@ -142,13 +142,6 @@ pub(crate) fn setting<T>(
     let own = cluster.configurations.get(&format!("{NODE_PREFIX}{node}"));
     let all = cluster.configurations.get(DEFAULT);
     own.and_then(&choose).or_else(|| all.and_then(&choose))
-}
-
-/// A node's pod ranges. Those of IPv6 are passed over: Margay routes IPv4 so far.
-pub(crate) fn ipv4_pod_cidrs(node: &Node) -> Vec<IpNet> {
-    node.pod_cidrs()
-        .filter(|cidr| matches!(cidr, IpNet::V4(_)))
-        .collect()
 }
 
 /// What every node's nftables table is to do.

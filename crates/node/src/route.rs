@@ -191,6 +191,13 @@ pub fn reach(address: IpAddr, links: &Links, plan: &NodePlan) -> Result<Reach, U
             "next hop {address} is this node itself"
         )));
     }
+    if let IpAddr::V6(link_local) = address
+        && link_local.is_unicast_link_local()
+    {
+        return Err(unresolved(format!(
+            "next hop {address} is link-local, and nothing says on which link"
+        )));
+    }
     let subnet = connected(address, links);
     let route = links.lookup(address);
     let length = route.map(|route| route.prefix.prefix_len());

@@ -217,12 +217,7 @@ impl BgpPeerSpec {
         let Some(ip) = self.peer_ip.map(|address| address.ip) else {
             return;
         };
-        if !ip.is_ipv4() {
-            faults.push(Fault::at(
-                "spec.peerIP",
-                format!("`{ip}`: peers have IPv4 addresses so far"),
-            ));
-        } else if ip.is_unspecified() || ip.is_multicast() || ip.is_loopback() {
+        if ip.is_unspecified() || ip.is_multicast() || ip.is_loopback() {
             faults.push(Fault::at(
                 "spec.peerIP",
                 format!("`{ip}` can't be a peer's address"),

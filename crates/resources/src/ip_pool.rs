@@ -27,12 +27,7 @@ pub struct IpPoolSpec {
 
 impl IpPoolSpec {
     pub(crate) fn validate(&self, faults: &mut Vec<Fault>) {
-        if !matches!(self.cidr, IpNet::V4(_)) {
-            faults.push(Fault::at(
-                "spec.cidr",
-                format!("`{}`: pods have IPv4 addresses so far", self.cidr),
-            ));
-        } else if self.cidr.prefix_len() == 0 {
+        if self.cidr.prefix_len() == 0 {
             let message = "a pool of all addresses would let a peer take the default route: write your pods' own range";
             faults.push(Fault::at("spec.cidr", message));
         }

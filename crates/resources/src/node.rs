@@ -1,6 +1,6 @@
 //! What we use of Kubernetes' `v1` Node. Kubernetes owns this kind, so fields that we don't know are passed over.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -109,6 +109,22 @@ impl Node {
         self.internal_ips().find_map(|address| match address {
             IpAddr::V4(address) => Some(address),
             IpAddr::V6(_) => None,
+        })
+    }
+
+    /// Its first InternalIP of the same family as another address.
+    #[must_use]
+    pub fn internal_ip_like(&self, other: IpAddr) -> Option<IpAddr> {
+        let mut addresses = self.internal_ips();
+        addresses.find(|address| address.is_ipv4() == other.is_ipv4())
+    }
+
+    /// Its first IPv6 InternalIP.
+    #[must_use]
+    pub fn internal_ipv6(&self) -> Option<Ipv6Addr> {
+        self.internal_ips().find_map(|address| match address {
+            IpAddr::V4(_) => None,
+            IpAddr::V6(address) => Some(address),
         })
     }
 

@@ -20,11 +20,19 @@ pub(super) fn write(dc: &DataCentre) -> Result<()> {
 }
 
 fn node(node: &Node) -> String {
+    let (mut pod_cidrs, mut addresses) = (node.pod_cidr.to_string(), node.address.to_string());
+    if let Some(ipv6) = node.ipv6 {
+        pod_cidrs = format!("{pod_cidrs}\n    - {}", ipv6.pod_cidr);
+        addresses = format!(
+            "{addresses}\n    - type: InternalIP\n      address: {}",
+            ipv6.address
+        );
+    }
     format!(
         "---\napiVersion: v1\nkind: Node\nmetadata:\n  name: {}\n  labels:\n    rack: {}\n  annotations:\n    \
          margay.dev/as-number: \"{}\"\nspec:\n  podCIDR: {}\n  podCIDRs:\n    - {}\nstatus:\n  addresses:\n    \
          - type: InternalIP\n      address: {}\n",
-        node.name, node.rack, node.asn, node.pod_cidr, node.pod_cidr, node.address
+        node.name, node.rack, node.asn, node.pod_cidr, pod_cidrs, addresses
     )
 }
 

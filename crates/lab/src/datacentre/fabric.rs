@@ -1,13 +1,13 @@
 //! The network below the nodes.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 
 use super::config;
-use super::{DataCentre, Node, Rack, Router, Shape};
+use super::{DataCentre, Ipv6, Node, Rack, Router, Shape};
 use crate::{Namespace, net, tor};
 
 /// The L2 segment of a rack, in its ToR.
@@ -62,6 +62,10 @@ fn rack(shape: &Shape, number: u8) -> Result<Rack> {
         net::plug(&namespace, &port, SEGMENT)?;
         net::address(&own, "eth0", Ipv4Net::new(host, 24)?)?;
         net::default_route(&own, address, "eth0")?;
+        let ipv6 = shape.dual_stack.then(|| ipv6(number, node));
+        if let Some(ipv6) = ipv6 {
+            net::address(&own, "eth0", Ipv6Net::new(ipv6.address, 64)?)?;
+        }
         nodes.push(Node::new(
             super::node::Identity {
                 name: name.clone(),
@@ -72,6 +76,7 @@ fn rack(shape: &Shape, number: u8) -> Result<Rack> {
                     None => MESH_AS,
                 },
                 pod_cidr: Ipv4Net::new(Ipv4Addr::new(10, 244, number * 10 + node, 0), 24)?,
+                ipv6,
             },
             own,
             folder(shape).join(name),
@@ -95,6 +100,16 @@ fn rack(shape: &Shape, number: u8) -> Result<Rack> {
         },
         nodes,
     })
+}
+
+/// Of a node, by its rack's number and its own.
+fn ipv6(rack: u8, node: u8) -> Ipv6 {
+    let (rack, node) = (u16::from(rack), u16::from(node));
+    let pods = Ipv6Addr::new(0xfd44, 0, 0, rack * 10 + node, 0, 0, 0, 0);
+    Ipv6 {
+        address: Ipv6Addr::new(0xfd20, 0, 0, rack, 0, 0, 0, 0x10 + node),
+        pod_cidr: Ipv6Net::new_assert(pods, 64),
+    }
 }
 
 /// The other router of a rack, with a link to each node.

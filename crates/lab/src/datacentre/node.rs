@@ -1,7 +1,7 @@
 //! A node: the real agent in a namespace of its own.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Output;
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use dataplane::{ROUTE_PROTOCOL, Route, RouteKind};
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use netlink::kernel;
 use serde_json::Value;
 
@@ -33,6 +33,17 @@ pub struct Identity {
     pub asn: u32,
     /// Where its pods' addresses come from.
     pub pod_cidr: Ipv4Net,
+    /// The same for IPv6, where the shape asks for it.
+    pub ipv6: Option<Ipv6>,
+}
+
+/// What a node has of IPv6.
+#[derive(Debug, Clone, Copy)]
+pub struct Ipv6 {
+    /// Its address on the rack's segment.
+    pub address: Ipv6Addr,
+    /// Where its pods' addresses come from.
+    pub pod_cidr: Ipv6Net,
 }
 
 /// A node.

@@ -1,6 +1,7 @@
 use bgp::config::{LocalAs, NextHopMode, PeerConfig, PrivateAs, Rules};
 use bgp::policy::{Candidate, NextHopChange, Outcome, Policy, SourceKind};
 use bgp_wire::Attributes;
+use bgp_wire::Family;
 use expect_test::{Expect, expect};
 use resources::{ClusterState, Index};
 
@@ -109,10 +110,10 @@ fn a_full_mesh_out_of_the_box() {
         "n1",
         "",
         &expect![[r#"
-        AS 64512 id 192.0.2.1 port 179 originates 10.244.1.0/24
-        192.0.2.2 AS 64512 port 179 from 192.0.2.1 hold 90 gr 120 Hops(255) Auto: mesh/n2
-        198.51.100.3 AS 64600 port 179 from 192.0.2.1 hold 90 gr 120 Hops(255) Auto: mesh/n3
-    "#]],
+            AS 64512 id 192.0.2.1 port 179 originates 10.244.1.0/24 fd00:1::/64
+            192.0.2.2 AS 64512 port 179 from 192.0.2.1 hold 90 gr 120 Hops(255) Auto: mesh/n2
+            198.51.100.3 AS 64600 port 179 from 192.0.2.1 hold 90 gr 120 Hops(255) Auto: mesh/n3
+        "#]],
     );
     check(
         "n3",
@@ -147,10 +148,10 @@ fn settings_of_all_nodes_and_of_one() {
         "n1",
         &objects,
         &expect![[r#"
-        AS 65000 id 192.0.2.1 port 1179 originates 10.244.1.0/24
-        192.0.2.2 AS 65002 port 2179 from 192.0.2.1 hold 9 gr 30 Hops(255) Auto: mesh/n2
-        198.51.100.3 AS 64600 port 1179 from 192.0.2.1 hold 9 gr 30 Hops(255) Auto: mesh/n3
-    "#]],
+            AS 65000 id 192.0.2.1 port 1179 originates 10.244.1.0/24 fd00:1::/64
+            192.0.2.2 AS 65002 port 2179 from 192.0.2.1 hold 9 gr 30 Hops(255) Auto: mesh/n2
+            198.51.100.3 AS 64600 port 1179 from 192.0.2.1 hold 9 gr 30 Hops(255) Auto: mesh/n3
+        "#]],
     );
     check(
         "n2",
@@ -186,11 +187,11 @@ fn peers_are_selected_by_name_and_label() {
         "n1",
         &objects,
         &expect![[r#"
-        AS 64512 id 192.0.2.1 port 179 originates 10.244.1.0/24
-        203.0.113.1 AS 65001 port 179 from 192.0.2.1 hold 90 gr 120 Hops(255) Auto: BGPPeer/all
-        203.0.113.2 AS 64512 port 179 from any hold 90 gr 120 Hops(255) Auto passive: BGPPeer/only-n1
-        203.0.113.3 AS 65003 port 1179 from 192.0.2.1 hold 3 gr 10 Gtsm(1) Keep: BGPPeer/rack-a
-    "#]],
+            AS 64512 id 192.0.2.1 port 179 originates 10.244.1.0/24 fd00:1::/64
+            203.0.113.1 AS 65001 port 179 from 192.0.2.1 hold 90 gr 120 Hops(255) Auto: BGPPeer/all
+            203.0.113.2 AS 64512 port 179 from any hold 90 gr 120 Hops(255) Auto passive: BGPPeer/only-n1
+            203.0.113.3 AS 65003 port 1179 from 192.0.2.1 hold 3 gr 10 Gtsm(1) Keep: BGPPeer/rack-a
+        "#]],
     );
     check(
         "n3",
@@ -226,12 +227,12 @@ fn one_address_has_one_session() {
         "n1",
         &objects,
         &expect![[r#"
-        AS 64512 id 192.0.2.1 port 179 originates 10.244.1.0/24
-        192.0.2.2 AS 64512 port 179 from 192.0.2.1 hold 90 gr 120 Hops(255) Auto passive: BGPPeer/node (instead of mesh/n2)
-        198.51.100.3 AS 64600 port 179 from 192.0.2.1 hold 90 gr 120 Hops(255) Auto: mesh/n3
-        203.0.113.1 AS 65002 port 1179 from 192.0.2.1 hold 90 gr 120 Hops(255) Auto: BGPPeer/b
-        Warning: BGPPeer/a: spec.peerIP: 203.0.113.1 is a peer already by BGPPeer/b: this one has no effect here
-    "#]],
+            AS 64512 id 192.0.2.1 port 179 originates 10.244.1.0/24 fd00:1::/64
+            192.0.2.2 AS 64512 port 179 from 192.0.2.1 hold 90 gr 120 Hops(255) Auto passive: BGPPeer/node (instead of mesh/n2)
+            198.51.100.3 AS 64600 port 179 from 192.0.2.1 hold 90 gr 120 Hops(255) Auto: mesh/n3
+            203.0.113.1 AS 65002 port 1179 from 192.0.2.1 hold 90 gr 120 Hops(255) Auto: BGPPeer/b
+            Warning: BGPPeer/a: spec.peerIP: 203.0.113.1 is a peer already by BGPPeer/b: this one has no effect here
+        "#]],
     );
 }
 
@@ -257,17 +258,17 @@ fn what_looks_wrong_is_said() {
         "n1",
         &objects,
         &expect![[r#"
-        AS 64512 id 192.0.2.1 port 179 originates 10.244.1.0/24
-        192.0.2.2 AS 65001 port 179 from 192.0.2.1 hold 90 gr 120 Hops(255) Auto: BGPPeer/c (instead of mesh/n2)
-        198.51.100.3 AS 64600 port 179 from 192.0.2.1 hold 90 gr 120 Hops(255) Auto: mesh/n3
-        Warning: BGPPeer/a: spec.node: there is no Node named `n7`
-        Warning: BGPPeer/b: spec.nodeSelector: no Node has labels that match `rack=z`
-        Warning: BGPPeer/c: spec.asNumber: 192.0.2.2 is Node n2 of AS 64512, not 65001: the session will be refused
-        Error: BGPPeer/c: spec.filters[0]: there is no BGPFilter named `missing`: until there is, no route passes in either direction
-        Error: Node/n1: spec.podCIDRs: 10.244.1.0/24 overlaps 10.244.0.0/20 of Node n9: give each node a range of its own
-        Error: Node/n1: status.addresses: InternalIP 192.0.2.1 is also that of Node n9: each node needs its own
-        Warning: Node/n8: status.addresses: no IPv4 InternalIP: the node is left out of the mesh
-    "#]],
+            AS 64512 id 192.0.2.1 port 179 originates 10.244.1.0/24 fd00:1::/64
+            192.0.2.2 AS 65001 port 179 from 192.0.2.1 hold 90 gr 120 Hops(255) Auto: BGPPeer/c (instead of mesh/n2)
+            198.51.100.3 AS 64600 port 179 from 192.0.2.1 hold 90 gr 120 Hops(255) Auto: mesh/n3
+            Warning: BGPPeer/a: spec.node: there is no Node named `n7`
+            Warning: BGPPeer/b: spec.nodeSelector: no Node has labels that match `rack=z`
+            Warning: BGPPeer/c: spec.asNumber: 192.0.2.2 is Node n2 of AS 64512, not 65001: the session will be refused
+            Error: BGPPeer/c: spec.filters[0]: there is no BGPFilter named `missing`: until there is, no route passes in either direction
+            Error: Node/n1: spec.podCIDRs: 10.244.1.0/24 overlaps 10.244.0.0/20 of Node n9: give each node a range of its own
+            Error: Node/n1: status.addresses: InternalIP 192.0.2.1 is also that of Node n9: each node needs its own
+            Warning: Node/n8: status.addresses: no InternalIP of a family that Node n1 has one of: there is no session between the two
+        "#]],
     );
     check(
         "n8",
@@ -794,4 +795,79 @@ fn operations_change_what_passes() {
     assert_eq!(attributes, expected);
     let address = NextHopChange::Address("2001:db8::77".parse().unwrap());
     assert_eq!(effects.next_hop, Some(address));
+}
+
+/// Three nodes: n1 has addresses of both families, n2 of IPv6 alone, n3 of IPv4 alone.
+const DUAL: &str = r#"
+apiVersion: v1
+kind: Node
+metadata: {name: n1}
+spec: {podCIDRs: [10.244.1.0/24, "fd00:1::/64"]}
+status: {addresses: [{type: InternalIP, address: 192.0.2.1}, {type: InternalIP, address: "2001:db8::1"}]}
+---
+apiVersion: v1
+kind: Node
+metadata: {name: n2, annotations: {margay.dev/router-id: 192.0.2.2}}
+spec: {podCIDRs: [10.244.2.0/24, "fd00:2::/64"]}
+status: {addresses: [{type: InternalIP, address: "2001:db8::2"}]}
+---
+apiVersion: v1
+kind: Node
+metadata: {name: n3}
+spec: {podCIDR: 10.244.3.0/24}
+status: {addresses: [{type: InternalIP, address: 192.0.2.3}]}
+---
+apiVersion: margay.dev/v1alpha1
+kind: BGPPeer
+metadata: {name: tor}
+spec: {node: n1, peerIP: "2001:db8::ff", asNumber: 65001}
+"#;
+
+#[test]
+fn sessions_are_over_the_family_that_both_ends_have_and_carry_both() {
+    let plan = |node| plan(&cluster(DUAL), node).unwrap();
+    let sessions = |node| -> Vec<String> {
+        let peers = plan(node).speaker.peers;
+        let shown = peers.iter().map(|(address, peer)| {
+            let own = peer.local_address.map(|it| it.to_string());
+            let other = peer.other_local_address.map(|it| it.to_string());
+            assert_eq!(peer.families, [Family::IPV4_UNICAST, Family::IPV6_UNICAST]);
+            // IPv4 routes over an IPv6 session may need an IPv6 next hop (RFC 8950).
+            assert_eq!(peer.extended_next_hop, address.is_ipv6());
+            let (own, other) = (own.unwrap_or_default(), other.unwrap_or_default());
+            format!("{address} from {own} or {other}: {}", peer.origin)
+        });
+        shown.collect()
+    };
+    let n1 = [
+        "192.0.2.3 from 192.0.2.1 or 2001:db8::1: mesh/n3",
+        "2001:db8::2 from 2001:db8::1 or 192.0.2.1: mesh/n2",
+        "2001:db8::ff from 2001:db8::1 or 192.0.2.1: BGPPeer/tor",
+    ];
+    assert_eq!(sessions("n1"), n1);
+    assert_eq!(
+        sessions("n2"),
+        ["2001:db8::1 from 2001:db8::2 or : mesh/n1"]
+    );
+    let problems: Vec<String> = plan("n2")
+        .problems
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(
+        problems,
+        [
+            "Node/n3: status.addresses: no InternalIP of a family that Node n2 has one of: there is no session between the two"
+        ]
+    );
+}
+
+#[test]
+fn a_cluster_of_ipv4_alone_offers_nothing_else() {
+    let objects = NODES.replace(", \"fd00:1::/64\"", "");
+    let speaker = plan(&cluster(&objects), "n1").unwrap().speaker;
+    assert!(!speaker.peers.is_empty());
+    for peer in speaker.peers.values() {
+        assert_eq!(peer.families, [Family::IPV4_UNICAST]);
+    }
 }

@@ -193,6 +193,20 @@ fn a_link_that_leads_nowhere_is_not_passed_by_on_the_default_route() {
 }
 
 #[test]
+fn next_hops_of_either_family_resolve() {
+    let mut links = links();
+    let eth0 = links.links.get_mut(&2).unwrap();
+    eth0.addresses.push(net("2001:db8::1/64"));
+    // An IPv4 prefix by an IPv6 next hop (RFC 8950).
+    check_in(&links, "2001:db8::9", &expect!["via 2001:db8::9 link 2"]);
+    check_in(
+        &links,
+        "fe80::9",
+        &expect!["unresolved: next hop fe80::9 is link-local, and nothing says on which link"],
+    );
+}
+
+#[test]
 fn costs_and_the_default_route() {
     let cost = |address, plan: &NodePlan| {
         let reach = super::reach(ip(address), &links(), plan);

@@ -227,9 +227,9 @@ fn values_that_cannot_be() {
     "#]],
     );
     check_peer(
-        "  peerIP: 2001:db8::1\n  asNumber: 65001\n",
+        "  peerIP: ff02::1\n  asNumber: 65001\n",
         &expect![[r#"
-        a.yaml:5: BGPPeer/tor: spec.peerIP: `2001:db8::1`: peers have IPv4 addresses so far
+        a.yaml:5: BGPPeer/tor: spec.peerIP: `ff02::1` can't be a peer's address
     "#]],
     );
     check_peer(
