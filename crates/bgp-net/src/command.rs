@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use tracing::debug;
 
 use crate::engine::{Engine, now};
+use crate::md5::Md5Drops;
 
 /// What the rest of the program asks of the speaker.
 #[derive(Debug)]
@@ -18,6 +19,10 @@ pub(crate) enum Command {
     RoutesTo(IpAddr, Selection, oneshot::Sender<Option<Vec<ExportView>>>),
     Memory(oneshot::Sender<Memory>),
     NextHops(Vec<(IpAddr, Option<u32>)>),
+    Md5Drops(oneshot::Sender<Option<Md5Drops>>),
+    Reset(IpAddr, String, oneshot::Sender<bool>),
+    ShutDownPeer(IpAddr, String, oneshot::Sender<bool>),
+    Refresh(IpAddr, oneshot::Sender<Option<bool>>),
     Shutdown(String, oneshot::Sender<()>),
     Abandon(oneshot::Sender<()>),
 }
@@ -44,6 +49,14 @@ impl Engine {
                 speaker.set_next_hops(costs, now());
                 self.next_hops_taken += 1;
             }
+            Command::Md5Drops(answer) => reply(answer, self.md5_drops()),
+            Command::Reset(peer, text, answer) => {
+                reply(answer, speaker.reset_peer(peer, &text, now()))
+            }
+            Command::ShutDownPeer(peer, text, answer) => {
+                reply(answer, speaker.shut_down_peer(peer, &text, now()));
+            }
+            Command::Refresh(peer, answer) => reply(answer, speaker.refresh_peer(peer)),
             Command::Shutdown(text, answer) => {
                 self.listeners.clear();
                 self.feed = None;

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Read as _, Write as _};
-use std::net::Shutdown;
+use std::net::{IpAddr, Shutdown};
 use std::time::Instant;
 
 use bytes::{Buf as _, Bytes};
@@ -30,6 +30,7 @@ pub(crate) enum Phase {
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) socket: Socket,
+    pub(crate) remote: IpAddr,
     pub(crate) phase: Phase,
     /// What the poller waits for.
     pub(crate) wait: Wait,
@@ -47,7 +48,7 @@ pub(crate) enum Written {
 }
 
 impl Connection {
-    pub(crate) fn new(socket: Socket, phase: Phase) -> Self {
+    pub(crate) fn new(socket: Socket, remote: IpAddr, phase: Phase) -> Self {
         let wait = if phase == Phase::Connecting {
             Wait::Write
         } else {
@@ -55,6 +56,7 @@ impl Connection {
         };
         Self {
             socket,
+            remote,
             phase,
             wait,
             out: VecDeque::new(),

@@ -1,38 +1,34 @@
 //! The thread's one task: it owns the speaker and every socket.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bgp::config::SpeakerConfig;
 use bgp::session::ConnId;
-use bgp::speaker::{Event, Speaker, Transport};
+use bgp::speaker::{Event, Speaker};
 use bytes::Bytes;
+use ipnet::IpNet;
 use socket2::Socket;
 use tokio::sync::{mpsc, oneshot, watch};
-use tracing::{debug, warn};
 
 use crate::command::{Command, reply};
 use crate::connection::{Connection, Phase, Written};
 use crate::interfaces::Interfaces;
+use crate::md5::Md5Drops;
 use crate::poller::{Poller, Ready, Wait};
-use crate::{RouteFeed, log, socket};
+use crate::{RouteFeed, log};
 
 /// What is read from a connection before the next one, and the timers, have their turn.
 const READ_CHUNK: usize = 64 * 1024;
 /// What is written to a connection before the next one has its turn.
 const WRITE_CHUNKS: usize = 16;
-/// How many connections are accepted in one turn.
-const ACCEPTS: usize = 64;
 /// How many changes go into one message of the route feed.
 const CHANGES: usize = 4096;
 /// How long the peer may take to read our last words.
 const CLOSE_TIME: Duration = Duration::from_secs(2);
-/// How long nothing is accepted after the kernel had no descriptor or memory for it.
-const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 /// Tokens from here up are listeners; a connection's number never gets there.
-const LISTENERS: u64 = u64::MAX - 0xffff;
+pub(crate) const LISTENERS: u64 = u64::MAX - 0xffff;
 
 #[expect(
     clippy::disallowed_methods,
@@ -46,10 +42,14 @@ pub(crate) fn now() -> Instant {
 #[derive(Debug)]
 pub(crate) struct Engine {
     pub(crate) speaker: Speaker,
-    poller: Poller,
+    pub(crate) poller: Poller,
     pub(crate) listeners: Vec<Socket>,
     pub(crate) connections: HashMap<ConnId, Connection>,
-    interfaces: Interfaces,
+    pub(crate) interfaces: Interfaces,
+    /// Peers whose key could not be set on a listening socket: what comes from them is not known to be signed.
+    pub(crate) unkeyed: BTreeSet<IpNet>,
+    /// What the kernel had dropped for passwords' sake when we started, and when it was last spoken of.
+    pub(crate) drops: Option<(Md5Drops, Md5Drops)>,
     /// Connections of which some must still be closed for good.
     closing: usize,
     /// Connections that have more to write than one turn allows.
@@ -67,7 +67,7 @@ pub(crate) struct Engine {
     pub(crate) next_hops_taken: u64,
     next_hops_told: u64,
     /// Listeners are left alone until then.
-    accept_pause: Option<Instant>,
+    pub(crate) accept_pause: Option<Instant>,
     /// Answer when the last connection is closed.
     pub(crate) shutdown: Option<oneshot::Sender<()>>,
 }
@@ -91,6 +91,8 @@ impl Engine {
             listeners,
             connections: HashMap::new(),
             interfaces: Interfaces::default(),
+            unkeyed: BTreeSet::new(),
+            drops: Md5Drops::read().ok().map(|drops| (drops, drops)),
             closing: 0,
             again: Vec::new(),
             buffer: vec![0; READ_CHUNK].into_boxed_slice(),
@@ -217,72 +219,6 @@ impl Engine {
         Ok(())
     }
 
-    fn accept(&mut self, listener: u64) {
-        for _ in 0..ACCEPTS {
-            let Some(socket) = usize::try_from(listener)
-                .ok()
-                .and_then(|index| self.listeners.get(index))
-            else {
-                return;
-            };
-            let (socket, remote) = match socket.accept() {
-                Ok((socket, remote)) => (socket, remote),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                // It was there, and is gone again.
-                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
-                Err(error) => {
-                    warn!(%error, "cannot accept connections");
-                    self.accept_pause = Some(now() + ACCEPT_PAUSE);
-                    return self.watch_listeners(Wait::Nothing);
-                }
-            };
-            if let Err(error) = self.accepted(socket, remote.as_socket()) {
-                debug!(%error, "incoming connection dropped");
-            }
-        }
-    }
-
-    fn watch_listeners(&mut self, wait: Wait) {
-        for (token, listener) in (LISTENERS..).zip(&self.listeners) {
-            if let Err(error) = self.poller.modify(listener, token, wait) {
-                warn!(%error, "cannot watch a listening socket");
-            }
-        }
-    }
-
-    fn accepted(&mut self, socket: Socket, remote: Option<SocketAddr>) -> io::Result<()> {
-        let local = socket.local_addr()?.as_socket();
-        let (Some(local), Some(remote)) = (local, remote) else {
-            return Ok(());
-        };
-        let Some(transport) = self.speaker.transport(remote.ip()) else {
-            debug!(%remote, "incoming connection refused: no such peer");
-            return Ok(());
-        };
-        socket.set_nonblocking(true)?;
-        socket::set_up(&socket, remote.ip(), &transport)?;
-        self.look_at_interfaces();
-        let Some(conn) = self.speaker.handle_incoming(local, remote, now()) else {
-            debug!(%remote, "incoming connection refused: the session is held off");
-            return Ok(());
-        };
-        if let Err(error) = self.poller.add(&socket, conn.as_u64(), Wait::Read) {
-            // The speaker has taken it for one of its own by now.
-            self.speaker.handle_closed(conn, error.to_string(), now());
-            return Err(error);
-        }
-        self.connections
-            .insert(conn, Connection::new(socket, Phase::Open));
-        Ok(())
-    }
-
-    /// A session is about to come up, and its next hops may be other addresses than the connection's.
-    fn look_at_interfaces(&mut self) {
-        if let Some(interfaces) = self.interfaces.refresh(now()) {
-            self.speaker.set_interfaces(interfaces);
-        }
-    }
-
     fn readable(&mut self, conn: ConnId) {
         let Some(connection) = self.connections.get_mut(&conn) else {
             return;
@@ -318,29 +254,6 @@ impl Engine {
         }
     }
 
-    fn connect_ended(&mut self, conn: ConnId) {
-        let Some(connection) = self.connections.get_mut(&conn) else {
-            return;
-        };
-        let addresses = match connection.socket.take_error() {
-            Ok(None) => connection
-                .socket
-                .local_addr()
-                .and_then(|local| Ok((local, connection.socket.peer_addr()?))),
-            Ok(Some(error)) | Err(error) => Err(error),
-        };
-        match addresses.map(|(local, remote)| (local.as_socket(), remote.as_socket())) {
-            Ok((Some(local), Some(remote))) => {
-                connection.phase = Phase::Open;
-                self.update_wait(conn, Written::All);
-                self.look_at_interfaces();
-                self.speaker.handle_connected(conn, local, remote, now());
-            }
-            Ok(_) => self.lost(conn, "no internet address".into()),
-            Err(error) => self.lost(conn, format!("connect: {error}")),
-        }
-    }
-
     /// Pulls what the speaker has to say and writes it, until either has enough.
     fn transmit(&mut self, conn: ConnId) {
         let Some(connection) = self.connections.get_mut(&conn) else {
@@ -367,7 +280,7 @@ impl Engine {
     }
 
     /// Waits for room where the socket is full, and only there.
-    fn update_wait(&mut self, conn: ConnId, written: Written) {
+    pub(crate) fn update_wait(&mut self, conn: ConnId, written: Written) {
         let Some(connection) = self.connections.get_mut(&conn) else {
             return;
         };
@@ -384,7 +297,7 @@ impl Engine {
         }
     }
 
-    fn lost(&mut self, conn: ConnId, reason: String) {
+    pub(crate) fn lost(&mut self, conn: ConnId, reason: String) {
         self.forget(conn);
         self.speaker.handle_closed(conn, reason, now());
     }
@@ -427,25 +340,15 @@ impl Engine {
                 remote,
                 transport,
             } => self.connect(conn, remote, &transport),
+            Event::SetKey {
+                peers,
+                password,
+                connections,
+            } => self.set_key(peers, password.as_ref(), &connections),
             Event::Close { conn, last } => self.close(conn, last),
+            Event::AttemptFailed { peer, .. } => self.look_at_drops(peer),
             Event::Synced => self.sync_waits = true,
-            Event::SessionUp { .. } | Event::SessionDown { .. } | Event::AttemptFailed { .. } => {}
-        }
-    }
-
-    fn connect(&mut self, conn: ConnId, remote: SocketAddr, transport: &Transport) {
-        let connected = socket::connect(remote, transport).and_then(|socket| {
-            self.poller.add(&socket, conn.as_u64(), Wait::Write)?;
-            Ok(socket)
-        });
-        match connected {
-            Ok(socket) => {
-                self.connections
-                    .insert(conn, Connection::new(socket, Phase::Connecting));
-            }
-            Err(error) => self
-                .speaker
-                .handle_closed(conn, format!("connect: {error}"), now()),
+            Event::SessionUp { .. } | Event::SessionDown { .. } | Event::ManyPrefixes { .. } => {}
         }
     }
 

@@ -24,8 +24,10 @@ mod connection;
 mod engine;
 mod interfaces;
 mod log;
+mod md5;
 mod poller;
 mod socket;
+mod sockets;
 mod sys;
 
 use std::io;
@@ -43,6 +45,7 @@ use tracing::{error, warn};
 
 use command::Command;
 use engine::Engine;
+pub use md5::Md5Drops;
 
 /// Where peers' connections are accepted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -202,6 +205,47 @@ impl Handle {
             .send(Command::NextHops(costs))
             .await
             .map_err(|_| Error::Stopped)
+    }
+
+    /// Segments that the kernel has dropped since the speaker started because of passwords; `None` where it does not say.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Stopped`].
+    pub async fn md5_drops(&self) -> Result<Option<Md5Drops>, Error> {
+        self.ask(Command::Md5Drops).await
+    }
+
+    /// Ends a peer's session and starts it anew, whatever kept it down: Cease/Administrative Reset with this text (RFC 9003).
+    /// False where there is no such peer.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Stopped`].
+    pub async fn reset(&self, peer: IpAddr, text: &str) -> Result<bool, Error> {
+        self.ask(|answer| Command::Reset(peer, text.into(), answer))
+            .await
+    }
+
+    /// Ends a peer's session and keeps it down until [`reset`](Self::reset): Cease/Administrative Shutdown with this text
+    /// (RFC 9003). False where there is no such peer.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Stopped`].
+    pub async fn shut_down_peer(&self, peer: IpAddr, text: &str) -> Result<bool, Error> {
+        self.ask(|answer| Command::ShutDownPeer(peer, text.into(), answer))
+            .await
+    }
+
+    /// Sends everything to a peer again and asks it for the same; says whether it can be asked (RFC 2918). `None` where
+    /// there is no such peer, or no session with it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Stopped`].
+    pub async fn refresh(&self, peer: IpAddr) -> Result<Option<bool>, Error> {
+        self.ask(|answer| Command::Refresh(peer, answer)).await
     }
 
     /// Ends every session with Cease/Administrative Shutdown and this text (RFC 9003), for good.

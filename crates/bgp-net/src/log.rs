@@ -1,7 +1,7 @@
 //! What is worth a line in the log.
 
 use bgp::speaker::Event;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 /// Logs an event of the speaker. A peer that cannot be reached is news once, then less and less often.
 pub(crate) fn event(event: &Event) {
@@ -29,6 +29,18 @@ pub(crate) fn event(event: &Event) {
             failures,
         } => {
             debug!(%peer, direction = %ended.direction, reason = %ended, failures, "session did not come up");
+        }
+        Event::ManyPrefixes {
+            peer,
+            limit,
+            received,
+        } => {
+            warn!(%peer, family = %limit.family, received, limit = limit.limit, "many prefixes");
+        }
+        Event::SetKey {
+            peers, password, ..
+        } => {
+            debug!(%peers, signed = password.is_some(), "password");
         }
         Event::Synced => info!("all peers have sent their routes, or have had their time to"),
         Event::Connect { remote, .. } => debug!(%remote, "connecting"),

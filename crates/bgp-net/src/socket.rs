@@ -7,7 +7,7 @@ use bgp::config::Reach;
 use bgp::speaker::Transport;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::sys;
+use crate::{md5, sys};
 
 /// Thousands of peers may dial at once, and a SYN that finds the queue full backs off for seconds.
 const BACKLOG: i32 = 4096;
@@ -54,6 +54,9 @@ pub(crate) fn connect(remote: SocketAddr, transport: &Transport) -> io::Result<S
 
 /// Sets the options of a connection with this peer, made or not.
 pub(crate) fn set_up(socket: &Socket, peer: IpAddr, transport: &Transport) -> io::Result<()> {
+    if let Some(password) = &transport.password {
+        md5::set_key(socket, peer, Some(password))?;
+    }
     socket.set_tcp_nodelay(true)?;
     // The session would not outlive that silence either; zero leaves it to the kernel.
     if !transport.hold_time.is_zero() {

@@ -7,8 +7,10 @@
 
 use std::ffi::c_int;
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
+use socket2::{SockAddr, SockAddrStorage};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -34,8 +36,60 @@ pub(crate) fn set_min_hop_count(socket: impl AsFd, hops: u8) -> io::Result<()> {
     )
 }
 
+/// The longest key (linux/tcp.h).
+const TCP_MD5SIG_MAXKEYLEN: usize = 80;
+/// `tcpm_prefixlen` counts (linux/tcp.h).
+const TCP_MD5SIG_FLAG_PREFIX: u8 = 1;
+
+/// `struct tcp_md5sig` of linux/tcp.h.
+#[repr(C)]
+struct TcpMd5Sig {
+    address: SockAddrStorage,
+    flags: u8,
+    prefix_len: u8,
+    key_len: u16,
+    interface: c_int,
+    key: [u8; TCP_MD5SIG_MAXKEYLEN],
+}
+
+/// No padding anywhere: the kernel checks the length.
+const _: () = assert!(size_of::<TcpMd5Sig>() == 216);
+
+/// Signs segments from and to the peers of a prefix with a key, or no longer where that is empty (TCP_MD5SIG_EXT,
+/// linux/tcp.h; RFC 2385). `None`: exactly this address.
+pub(crate) fn set_md5_key(
+    socket: impl AsFd,
+    peers: IpAddr,
+    prefix_len: Option<u8>,
+    key: &[u8],
+) -> io::Result<()> {
+    let mut value = TcpMd5Sig {
+        address: SockAddr::from(SocketAddr::new(peers, 0)).as_storage(),
+        flags: prefix_len.map_or(0, |_| TCP_MD5SIG_FLAG_PREFIX),
+        prefix_len: prefix_len.unwrap_or(0),
+        key_len: u16::try_from(key.len()).map_err(io::Error::other)?,
+        interface: 0,
+        key: [0; TCP_MD5SIG_MAXKEYLEN],
+    };
+    value
+        .key
+        .get_mut(..key.len())
+        .ok_or(io::ErrorKind::InvalidInput)?
+        .copy_from_slice(key);
+    let name = match prefix_len {
+        Some(_) => libc::TCP_MD5SIG_EXT,
+        None => libc::TCP_MD5SIG,
+    };
+    set_option(socket, libc::IPPROTO_TCP, name, &value)
+}
+
 fn set_int(socket: impl AsFd, level: c_int, name: c_int, value: c_int) -> io::Result<()> {
-    let len = libc::socklen_t::try_from(size_of::<c_int>()).map_err(io::Error::other)?;
+    set_option(socket, level, name, &value)
+}
+
+/// `T` is what the kernel expects under that name, without padding.
+fn set_option<T>(socket: impl AsFd, level: c_int, name: c_int, value: &T) -> io::Result<()> {
+    let len = libc::socklen_t::try_from(size_of::<T>()).map_err(io::Error::other)?;
     // SAFETY: the descriptor is open while it is borrowed, and the kernel reads `len` octets of `value`, which outlives
     // the call.
     let result = unsafe {
@@ -43,7 +97,7 @@ fn set_int(socket: impl AsFd, level: c_int, name: c_int, value: c_int) -> io::Re
             socket.as_fd().as_raw_fd(),
             level,
             name,
-            (&raw const value).cast(),
+            std::ptr::from_ref(value).cast(),
             len,
         )
     };

@@ -190,6 +190,7 @@ fn external(host: u8, asn: u32) -> PeerSession {
         shared_subnet: None,
         next_hop: NextHopMode::Auto,
         extended_next_hop: false,
+        enhanced_refresh: false,
         context: Context {
             four_octet_as: true,
             extended_message: false,

@@ -7,6 +7,8 @@ use std::time::Duration;
 use bgp_wire::{Asn, Attributes, Family};
 use ipnet::IpNet;
 
+pub use crate::asn_set::AsnSet;
+pub use crate::password::{Password, PasswordError};
 use crate::policy::Policy;
 
 /// A speaker: itself, its peers, and the routes that start at it.
@@ -18,6 +20,9 @@ pub struct SpeakerConfig {
     pub router_id: Ipv4Addr,
     /// Peers by address: one session an address.
     pub peers: BTreeMap<IpAddr, PeerConfig>,
+    /// Peers that are not known by their addresses: whoever connects from one of these ranges. The longest one counts, and an
+    /// address in [`peers`](Self::peers) goes before.
+    pub dynamic: BTreeMap<IpNet, DynamicPeers>,
     /// Routes of our own. A next hop of `None` becomes our address on each session.
     pub originated: BTreeMap<IpNet, Attributes>,
     /// Subnets that this node is connected to, where third-party next hops are wanted (RFC 4271 §5.1.3): towards an external
@@ -45,6 +50,7 @@ impl SpeakerConfig {
             asn,
             router_id,
             peers: BTreeMap::new(),
+            dynamic: BTreeMap::new(),
             originated: BTreeMap::new(),
             subnets: Vec::new(),
             decision: Decision::default(),
@@ -101,6 +107,18 @@ impl Default for Decision {
     }
 }
 
+/// Peers from a range of addresses. Each is there from its connection on until its session has ended and nothing is kept
+/// for its return any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DynamicPeers {
+    /// Of which ASes they may be.
+    pub asns: AsnSet,
+    /// How many may be there at the same time.
+    pub limit: u32,
+    /// What each of them is like, save for its AS: that is the one in its OPEN. None of them is dialled.
+    pub template: PeerConfig,
+}
+
 /// A peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerConfig {
@@ -121,10 +139,17 @@ pub struct PeerConfig {
     pub passive: bool,
     /// Hold time to propose: zero, or at least 3 s.
     pub hold_time: Duration,
+    /// How often we send a KEEPALIVE, before jitter; `None`, and at most: a third of the hold time agreed on
+    /// (RFC 4271 §4.4).
+    pub keepalive: Option<Duration>,
     /// Wait between attempts to connect (ConnectRetryTimer, RFC 4271 §8.2.2), before jitter and backoff.
     pub connect_retry: Duration,
     /// Families to offer.
     pub families: Vec<Family>,
+    /// What TCP's segments are signed with (RFC 2385).
+    pub password: Option<Password>,
+    /// How many prefixes it may announce, at most one limit a family.
+    pub prefix_limits: Vec<PrefixLimit>,
     /// How far away it may be.
     pub reach: Reach,
     /// Next hop towards it.
@@ -155,8 +180,11 @@ impl PeerConfig {
             other_local_address: None,
             passive: false,
             hold_time: Duration::from_secs(90),
+            keepalive: None,
             connect_retry: Duration::from_secs(5),
             families: vec![Family::IPV4_UNICAST],
+            password: None,
+            prefix_limits: Vec::new(),
             reach: Reach::Hops(1),
             next_hop: NextHopMode::Auto,
             extended_next_hop: false,
@@ -167,6 +195,38 @@ impl PeerConfig {
             origin: String::new(),
         }
     }
+}
+
+/// A bound on the prefixes that a peer announces in one family, those that import policy rejects counted too: it is
+/// there for our memory (RFC 4271 §6.7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PrefixLimit {
+    /// Which family.
+    pub family: Family,
+    /// So many are fine.
+    pub limit: u32,
+    /// From this share of the limit on it is said, in percent.
+    pub warn_percent: u8,
+    /// What one more leads to.
+    pub action: LimitAction,
+}
+
+impl PrefixLimit {
+    /// How many prefixes are worth a word.
+    pub(crate) fn warn_at(&self) -> u64 {
+        u64::from(self.limit) * u64::from(self.warn_percent.min(100)) / 100
+    }
+}
+
+/// What comes of more prefixes than the limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LimitAction {
+    /// It is said, and that is all.
+    Warn,
+    /// The session ends with Cease/Maximum Number of Prefixes Reached (RFC 4486 §4), and may come back after this time.
+    Restart(Duration),
+    /// The session ends like that, and stays down until somebody resets it or the limit changes.
+    StayDown,
 }
 
 /// How far away a peer may be.

@@ -86,7 +86,9 @@
 //! | [`view`] | what the operator sees |
 #![forbid(unsafe_code)]
 
+mod asn_set;
 pub mod config;
+mod password;
 pub mod policy;
 pub mod rib;
 pub mod session;

@@ -4,8 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use bgp_wire::{Asn, Capability, Family};
+use ipnet::IpNet;
 
-use crate::session::{Counters, Ended, Opener, State};
+use crate::session::{Counters, Ended, Halt, Opener, State};
 
 /// One peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,14 +15,20 @@ pub struct PeerStatus {
     pub address: IpAddr,
     /// What in the configuration asked for it.
     pub origin: String,
-    /// Its AS.
+    /// Its AS; 0 while a dynamic peer has not said it yet.
     pub asn: Asn,
+    /// The range that it is accepted from, where it is not known by its address.
+    pub dynamic: Option<IpNet>,
     /// Our AS towards it.
     pub local_asn: Asn,
     /// We only wait for it.
     pub passive: bool,
+    /// Its segments must be signed (RFC 2385).
+    pub password: bool,
     /// The session's state.
     pub state: State,
+    /// Why it stays down, where that is on purpose.
+    pub halt: Option<Halt>,
     /// How long it has been in this state.
     pub state_age: Duration,
     /// The connection, where there is one.
@@ -64,6 +71,8 @@ pub struct NegotiatedStatus {
     pub router_id: Ipv4Addr,
     /// The smaller of both hold times; zero: no keepalives.
     pub hold_time: Duration,
+    /// How often we send a KEEPALIVE, before jitter.
+    pub keepalive: Duration,
     /// What we announced.
     pub local_capabilities: Vec<Capability>,
     /// What the peer announced.
@@ -83,6 +92,8 @@ pub struct FamilyStatus {
     pub accepted: usize,
     /// Prefixes that we announce to it.
     pub advertised: usize,
+    /// How many prefixes it may announce.
+    pub limit: Option<u32>,
     /// The peer is restarting, or was not done yet after it: its routes are those of before.
     pub stale: bool,
 }

@@ -89,8 +89,6 @@ pub fn plan(cluster: &ClusterState, node_name: &str) -> Result<NodePlan, PlanErr
     let asn = asn(cluster, node);
     let ranges = Ranges::new(cluster, &pod_cidrs);
     let speaker = SpeakerConfig {
-        asn,
-        router_id,
         peers: peers::peers(cluster, node, &ranges, &mut problems),
         originated: pod_cidrs
             .iter()
@@ -100,8 +98,8 @@ pub fn plan(cluster: &ClusterState, node_name: &str) -> Result<NodePlan, PlanErr
         subnets: Vec::new(),
         decision: Decision::multipath(MAX_PATHS),
         cluster_id: node.route_reflector_cluster_id(),
-        complete: true,
         selection_deferral: SELECTION_DEFERRAL,
+        ..SpeakerConfig::new(asn, router_id)
     };
     if ranges.are_unknown() {
         let message = "neither an IPPool nor a Node's podCIDRs say where pods are: without a filter no route is accepted from peers";

@@ -19,7 +19,11 @@ fn peer() -> PeerStatus {
         state_age: Duration::from_secs(60),
         connection: None,
         negotiated: None,
+        dynamic: None,
+        halt: None,
+        password: false,
         families: vec![FamilyStatus {
+            limit: None,
             family: Family::IPV4_UNICAST,
             received: 5,
             accepted: 3,

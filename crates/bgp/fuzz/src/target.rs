@@ -428,6 +428,8 @@ impl Driver {
                     Event::SessionUp { .. }
                     | Event::SessionDown { .. }
                     | Event::AttemptFailed { .. }
+                    | Event::SetKey { .. }
+                    | Event::ManyPrefixes { .. }
                     | Event::Synced,
                 ) => {}
             }

@@ -44,7 +44,10 @@ impl Table {
             return self.withdraw(world, prefix, peer);
         }
         if let Some(net) = self.find_or_insert(prefix) {
-            let epoch = world.peers.get(peer).is_some_and(|peer| peer.epoch);
+            let epoch = world
+                .peers
+                .get(peer)
+                .is_some_and(|peer| peer.epoch[self.slot]);
             self.offer_net(world, net, peer, offer, epoch);
         }
     }

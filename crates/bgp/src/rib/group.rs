@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use bgp_wire::RouteRefresh;
 use bgp_wire::update::encode_end_of_rib;
 use bytes::Bytes;
 
@@ -117,12 +118,17 @@ pub(super) struct Reader {
     pub(super) fresh_until: u32,
     /// End-of-RIB is due when the reader has come to this version.
     pub(super) end_of_rib: Option<u32>,
+    /// The peer wants everything again, between a BoRR and an EoRR.
+    pub(super) refresh_wanted: bool,
+    /// BoRR is sent; EoRR is due when the reader has come to this version.
+    pub(super) end_of_refresh: Option<u32>,
 }
 
 impl Reader {
     pub(super) fn renumber(&mut self, map: impl Fn(u32) -> u32) {
         self.fresh_until = map(self.fresh_until);
         self.end_of_rib = self.end_of_rib.map(&map);
+        self.end_of_refresh = self.end_of_refresh.map(&map);
     }
 }
 
@@ -137,6 +143,8 @@ impl Table {
             chunk: None,
             fresh_until: version,
             end_of_rib: Some(version),
+            refresh_wanted: false,
+            end_of_refresh: None,
         };
         let index = peer.0 as usize;
         if self.readers.len() <= index {
@@ -216,6 +224,17 @@ impl Table {
         self.list.leave(&mut self.nets, old);
     }
 
+    /// The peer asked for everything again. With the marks of RFC 7313 it waits for its turn: not before the first
+    /// End-of-RIB, for until then the peer ignores a BoRR, and not before the end of the refresh that goes on.
+    pub(super) fn refresh(&mut self, peer: PeerIndex, enhanced: bool) {
+        if !enhanced {
+            return self.restart(peer);
+        }
+        if let Some(reader) = self.reader_mut(peer) {
+            reader.refresh_wanted = true;
+        }
+    }
+
     pub(super) fn reader(&self, peer: PeerIndex) -> Option<&Reader> {
         self.readers.get(peer.0 as usize)?.as_ref()
     }
@@ -229,6 +248,8 @@ impl Table {
         self.reader(peer).is_some_and(|reader| {
             reader.chunk.is_some()
                 || reader.end_of_rib.is_some()
+                || reader.refresh_wanted
+                || reader.end_of_refresh.is_some()
                 || self
                     .list
                     .next_net(&self.nets, reader.place.node())
@@ -251,16 +272,11 @@ impl Table {
                 }
                 reader.chunk = None;
             }
-            let (place, fresh_until, due) = (reader.place, reader.fresh_until, reader.end_of_rib);
+            let (place, fresh_until) = (reader.place, reader.fresh_until);
             let at = self.nets[place.node()].version;
             let more = self.list.next_net(&self.nets, place.node()).is_some();
-            if due.is_some_and(|due| !more || at >= due) {
-                if let Some(reader) = self.reader_mut(peer) {
-                    reader.end_of_rib = None;
-                }
-                let mut message = Vec::new();
-                encode_end_of_rib(self.family, &mut message);
-                return Some((message.into(), 1));
+            if let Some(mark) = self.mark(peer, at, more) {
+                return Some((mark, 1));
             }
             if !more {
                 return None;
@@ -273,6 +289,35 @@ impl Table {
             }
             self.collect();
         }
+    }
+
+    /// The End-of-RIB, BoRR or EoRR that is due now that a reader has come to version `at`.
+    fn mark(&mut self, peer: PeerIndex, at: u32, more: bool) -> Option<Bytes> {
+        let family = self.family;
+        let due = |due: u32| !more || at >= due;
+        let reader = self.reader_mut(peer)?;
+        let mut message = Vec::new();
+        if reader.end_of_rib.is_some_and(due) {
+            reader.end_of_rib = None;
+            encode_end_of_rib(family, &mut message);
+        } else if reader.end_of_refresh.is_some_and(due) {
+            reader.end_of_refresh = None;
+            let subtype = RouteRefresh::END;
+            RouteRefresh { family, subtype }.encode(&mut message);
+        } else if reader.refresh_wanted
+            && reader.end_of_rib.is_none()
+            && reader.end_of_refresh.is_none()
+        {
+            reader.refresh_wanted = false;
+            self.restart(peer);
+            let reader = self.reader_mut(peer)?;
+            reader.end_of_refresh = Some(reader.fresh_until);
+            let subtype = RouteRefresh::BEGIN;
+            RouteRefresh { family, subtype }.encode(&mut message);
+        } else {
+            return None;
+        }
+        Some(message.into())
     }
 
     /// A chunk that starts where a reader is, if one is kept and is still worth sending.

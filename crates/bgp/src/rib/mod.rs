@@ -24,6 +24,7 @@ mod list;
 mod pages;
 mod path;
 mod peer;
+mod refresh;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -141,7 +142,7 @@ impl Rib {
             // Its end got lost; without news of it nothing says that the routes may stay.
             self.end(peer, DownKind::Drop);
         }
-        for family in [Family::IPV4_UNICAST, Family::IPV6_UNICAST] {
+        for family in FAMILIES {
             if !session.retained.contains(&family) || !session.families.contains(&family) {
                 self.sweep(peer, family, |_| true);
             }
@@ -157,6 +158,7 @@ impl Rib {
             session,
             up: true,
             epoch,
+            refreshing: [false; 2],
             paths,
             group,
             messages_sent: 0,
@@ -180,20 +182,23 @@ impl Rib {
         for table in &mut self.tables {
             table.leave(peer);
         }
+        if kind == DownKind::KeepStale {
+            self.abandon_refresh(peer);
+        }
         let Some(state) = self.peers.get_mut(peer) else {
             return;
         };
         state.up = false;
-        let epoch = state.epoch;
+        let epochs = state.epoch;
         self.groups.leave(state.group);
         // What is still stale from an earlier restart has had its time (RFC 4724 §4.2).
-        for family in [Family::IPV4_UNICAST, Family::IPV6_UNICAST] {
+        for (family, epoch) in FAMILIES.into_iter().zip(epochs) {
             self.sweep(peer, family, |path| {
                 kind == DownKind::Drop || path.epoch() != epoch
             });
         }
         if let Some(state) = self.peers.get_mut(peer) {
-            state.epoch = !epoch;
+            state.epoch = epochs.map(|epoch| !epoch);
         }
         self.forget_if_empty(peer);
     }
@@ -205,7 +210,7 @@ impl Rib {
             .get(peer)
             .is_some_and(|peer| peer.generation == generation)
         {
-            for family in [Family::IPV4_UNICAST, Family::IPV6_UNICAST] {
+            for family in FAMILIES {
                 self.sweep_stale(peer, family);
             }
         }
@@ -230,7 +235,8 @@ impl Rib {
     }
 
     fn sweep_stale(&mut self, peer: PeerIndex, family: Family) {
-        if let Some(epoch) = self.peers.get(peer).map(|peer| peer.epoch) {
+        let Some(slot) = slot(family) else { return };
+        if let Some(epoch) = self.peers.get(peer).map(|peer| peer.epoch[slot]) {
             self.sweep(peer, family, |path| path.epoch() != epoch);
             self.forget_if_empty(peer);
         }
@@ -274,15 +280,6 @@ impl Rib {
     pub fn update(&mut self, peer: PeerIndex, generation: Generation, update: &Update<'_>) {
         if self.live(peer, generation).is_some() {
             import::update(self, peer, update);
-        }
-    }
-
-    /// The peer asked for all our routes of a family again (RFC 2918).
-    pub fn refresh(&mut self, peer: PeerIndex, generation: Generation, family: Family) {
-        if self.live(peer, generation).is_some()
-            && let Some(slot) = slot(family)
-        {
-            self.tables[slot].restart(peer);
         }
     }
 
@@ -511,6 +508,9 @@ impl Groups {
         }
     }
 }
+
+/// The families that there are tables for, in the tables' order.
+const FAMILIES: [Family; 2] = [Family::IPV4_UNICAST, Family::IPV6_UNICAST];
 
 /// Which table a family has.
 fn slot(family: Family) -> Option<usize> {

@@ -48,6 +48,8 @@ pub struct PeerSession {
     pub next_hop: NextHopMode,
     /// IPv4 prefixes may have an IPv6 next hop (RFC 8950).
     pub extended_next_hop: bool,
+    /// Both sides mark beginning and end when all routes of a family are sent again (RFC 7313).
+    pub enhanced_refresh: bool,
     /// How messages to it are written.
     pub context: Context,
     /// The families that both sides want.
@@ -87,7 +89,10 @@ pub(super) struct Peer {
     pub(super) session: PeerSession,
     pub(super) up: bool,
     /// Paths that carry the other value are stale: a restart marks all of them at once.
-    pub(super) epoch: bool,
+    /// By family.
+    pub(super) epoch: [bool; 2],
+    /// The peer is sending all of a family again: what is stale is what has not come again yet.
+    pub(super) refreshing: [bool; 2],
     /// How many paths there are of it, by family.
     pub(super) paths: [PathCount; 2],
     /// The update group that it is in while up.

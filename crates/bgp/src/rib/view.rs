@@ -11,7 +11,7 @@ use super::import::Rejected;
 use super::path::Path;
 use super::peer::PeerIndex;
 use super::table::Table;
-use super::{Rib, encode, slot};
+use super::{Rib, encode, slot, slot_of};
 use crate::policy::{Candidate, Explanation, Outcome};
 
 /// Which prefixes to show.
@@ -320,7 +320,7 @@ impl Rib {
             decided_by,
             changed_by,
             multipath: false,
-            stale: peer.is_some_and(|peer| peer.epoch != path.epoch()),
+            stale: peer.is_some_and(|peer| peer.epoch[slot_of(&prefix)] != path.epoch()),
         }
     }
 

@@ -126,7 +126,7 @@ impl Session {
             }
             Action::TakeRefresh => {
                 if let Detail::Refresh(refresh) = step.detail {
-                    self.take_refresh(refresh, routes);
+                    self.take_refresh(refresh, now, routes);
                 }
             }
             Action::Answer
@@ -230,7 +230,8 @@ impl Session {
             | Timer::ConnectRetry
             | Timer::Stable
             | Timer::Restart
-            | Timer::Stale => {}
+            | Timer::Stale
+            | Timer::Refresh => {}
         }
     }
 
@@ -245,6 +246,7 @@ impl Session {
                 self.stale.clear();
                 routes.stale_expired();
             }
+            Timer::Refresh => self.refresh_expired(routes),
             Timer::Keepalive | Timer::Hold | Timer::SendHold => {}
         }
     }
@@ -269,7 +271,7 @@ impl Session {
             self.note_end(
                 State::Connect,
                 Event::RetryExpired,
-                Ended::local("connect: no answer"),
+                Ended::local(no_answer(self.signed)),
                 now,
             );
         }
@@ -309,7 +311,8 @@ impl Session {
             .negotiated
             .as_ref()
             .map_or(Duration::ZERO, |negotiated| negotiated.hold_time);
-        let interval = self.backoff.jitter(hold_time / 3);
+        let interval = self.keepalive(hold_time);
+        let interval = self.backoff.jitter(interval);
         let established = self.slot(side).state == State::Established;
         self.send(side, |connection| {
             connection.queue_keepalive();
@@ -327,7 +330,7 @@ impl Session {
     }
 
     /// Queues one message, and asks to be polled.
-    fn send(&mut self, side: Side, queue: impl FnOnce(&mut Connection)) {
+    pub(super) fn send(&mut self, side: Side, queue: impl FnOnce(&mut Connection)) {
         let Some(connection) = &mut self.slots[side as usize].connection else {
             return;
         };
@@ -359,6 +362,7 @@ impl Session {
         self.timers.stop(Timer::IdleHold);
         self.timers.set(Timer::Stable, now + STABLE_TIME);
         self.awaited.clone_from(&negotiated.families);
+        self.warned.clear();
         self.keepalives = 0;
         self.last_attempt = None;
         routes.up(&negotiated, local);
@@ -420,6 +424,15 @@ impl Session {
             self.shown = state;
             self.since = now;
         }
+    }
+}
+
+/// What is known when a dial was never answered.
+fn no_answer(signed: bool) -> &'static str {
+    if signed {
+        "connect: no answer; a host with another password, or with none, drops what we send without a word"
+    } else {
+        "connect: no answer"
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 
-use bgp_wire::{Context, Open, header};
+use bgp_wire::{Context, Family, Open, RouteRefresh, header};
 use bytes::Bytes;
 
 use super::open::Negotiated;
@@ -66,9 +66,11 @@ pub(crate) struct Connection {
     pub(crate) hold_grace_used: bool,
     /// The start of a message whose end has not come yet.
     partial: Vec<u8>,
-    /// Whole messages that go before any UPDATE. Bounded: one OPEN, one KEEPALIVE, one NOTIFICATION.
+    /// Whole messages that go before any UPDATE. Bounded: one OPEN, one KEEPALIVE, one NOTIFICATION, and one ROUTE-REFRESH
+    /// a family.
     control: Vec<u8>,
     keepalive_waits: bool,
+    refreshes_wait: Vec<Family>,
 }
 
 impl Connection {
@@ -88,6 +90,7 @@ impl Connection {
             partial: Vec::new(),
             control: Vec::new(),
             keepalive_waits: false,
+            refreshes_wait: Vec::new(),
         }
     }
 
@@ -122,6 +125,14 @@ impl Connection {
         true
     }
 
+    /// Queues a ROUTE-REFRESH unless one for the family waits already.
+    pub(crate) fn queue_refresh(&mut self, family: Family) {
+        if !self.refreshes_wait.contains(&family) {
+            self.refreshes_wait.push(family);
+            RouteRefresh::request(family).encode(&mut self.control);
+        }
+    }
+
     pub(crate) fn has_control(&self) -> bool {
         !self.control.is_empty()
     }
@@ -129,15 +140,17 @@ impl Connection {
     /// Everything queued.
     pub(crate) fn take_control(&mut self) -> Option<Bytes> {
         self.keepalive_waits = false;
+        self.refreshes_wait.clear();
         (!self.control.is_empty()).then(|| Bytes::from(std::mem::take(&mut self.control)))
     }
 }
 
-/// How many messages there are in a run of whole ones.
-pub(crate) fn count_messages(mut messages: &[u8]) -> u64 {
-    let mut count = 0;
-    while let Some([high, low]) = messages.get(16..18) {
-        count += 1;
+/// How many messages there are in a run of whole ones, and how many of those are UPDATEs.
+pub(crate) fn count_messages(mut messages: &[u8]) -> (u64, u64) {
+    let mut count = (0, 0);
+    while let Some([high, low, kind]) = messages.get(16..header::LEN) {
+        count.0 += 1;
+        count.1 += u64::from(*kind == header::kind::UPDATE);
         let len = usize::from(u16::from_be_bytes([*high, *low])).max(header::LEN);
         messages = messages.get(len..).unwrap_or_default();
     }

@@ -66,6 +66,8 @@ pub(crate) enum Event {
     StartPassive,
     /// Is to end (2, 8).
     Stop,
+    /// The peer has announced more prefixes than it may (8).
+    TooManyPrefixes,
     /// ConnectRetryTimer (9).
     RetryExpired,
     /// HoldTimer (10).
@@ -98,10 +100,11 @@ pub(crate) enum Event {
 
 impl Event {
     #[cfg(test)]
-    pub(crate) const ALL: [Self; 17] = [
+    pub(crate) const ALL: [Self; 18] = [
         Self::Start,
         Self::StartPassive,
         Self::Stop,
+        Self::TooManyPrefixes,
         Self::RetryExpired,
         Self::HoldExpired,
         Self::KeepaliveExpired,
@@ -207,7 +210,9 @@ pub(crate) fn step(state: State, event: Event) -> (State, &'static [Action]) {
             &[A::Down, A::NotifyUnexpected, A::Close, A::HoldOff],
         ),
         (S::Established, E::Stop | E::Collision) => (S::Idle, &[A::Down, A::Answer, A::Close]),
-        (S::Established, E::Malformed) => (S::Idle, &[A::Down, A::Answer, A::Close, A::HoldOff]),
+        (S::Established, E::Malformed | E::TooManyPrefixes) => {
+            (S::Idle, &[A::Down, A::Answer, A::Close, A::HoldOff])
+        }
         (S::Established, E::HoldExpired) => {
             (S::Idle, &[A::Down, A::NotifyHold, A::Close, A::HoldOff])
         }
@@ -222,6 +227,7 @@ pub(crate) fn step(state: State, event: Event) -> (State, &'static [Action]) {
             S::OpenSent | S::OpenConfirm | S::Established,
             E::Start | E::StartPassive | E::RetryExpired | E::Connected,
         )
-        | (S::OpenSent, E::KeepaliveExpired) => (state, &[]),
+        | (S::OpenSent, E::KeepaliveExpired)
+        | (S::OpenSent | S::OpenConfirm, E::TooManyPrefixes) => (state, &[]),
     }
 }

@@ -27,6 +27,8 @@ impl Session {
     pub(super) fn down(&mut self, step: &Step<'_, '_>, routes: &mut impl Routes) {
         self.timers.stop(Timer::Stable);
         self.timers.stop(Timer::Stale);
+        self.timers.stop(Timer::Refresh);
+        self.refreshing.clear();
         self.stale.clear();
         if let Some((restart_time, families)) = self.kept(step) {
             self.timers.set(Timer::Restart, step.now + restart_time);
@@ -58,7 +60,8 @@ impl Session {
             .as_ref()
             .and_then(|ended| ended.notification.as_ref())
             .is_some_and(|n| (n.code, n.subcode) == (code::CEASE, cease::HARD_RESET));
-        let keep = silent || (restart.notification && step.event != Event::Stop && !hard);
+        let meant = matches!(step.event, Event::Stop | Event::TooManyPrefixes);
+        let keep = silent || (restart.notification && !meant && !hard);
         (keep && !restart.restart_time.is_zero() && !restart.families.is_empty())
             .then(|| (restart.restart_time, restart.families.clone()))
     }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use bgp_wire::header::kind;
 use bgp_wire::notification::{code, update_error};
-use bgp_wire::{Family, Message, MessageError, Notification, Open, RouteRefresh, Update, header};
+use bgp_wire::{Family, Message, MessageError, Notification, Open, Update, header};
 
 use super::act::Detail;
 use super::connection::ConnId;
@@ -118,6 +118,7 @@ impl Session {
                     return self.event(side, Event::Malformed, ended, now, routes);
                 }
                 self.event(side, Event::Update, Detail::Update(&update), now, routes);
+                self.enforce_limits(now, routes);
             }
             Message::RouteRefresh(refresh) => {
                 self.event(side, Event::Refresh, Detail::Refresh(refresh), now, routes)
@@ -201,7 +202,7 @@ impl Session {
         match self.slot(other).state {
             State::Idle | State::Active | State::Connect => true,
             State::OpenSent | State::OpenConfirm => {
-                let keep = match open::we_are_higher(&self.settings, negotiated.peer_router_id) {
+                let keep = match open::we_are_higher(&self.settings, negotiated) {
                     true => Opener::Local,
                     false => Opener::Peer,
                 };
@@ -272,14 +273,5 @@ impl Session {
             self.timers.stop(Timer::Stale);
         }
         self.settle(now);
-    }
-
-    pub(super) fn take_refresh(&mut self, refresh: RouteRefresh, routes: &mut impl Routes) {
-        let spoken = self
-            .established()
-            .is_some_and(|(_, negotiated)| negotiated.families.contains(&refresh.family));
-        if spoken && refresh.subtype == RouteRefresh::REQUEST {
-            routes.refresh(refresh.family);
-        }
     }
 }

@@ -10,6 +10,9 @@
 //! | `open` | our OPEN, and what the two agree on |
 //! | `input` | from bytes to events |
 //! | `act` | from events to what is done about them |
+//! | `admin` | what configuration and the operator do to a session |
+//! | `limit` | bounds on what the peer may announce |
+//! | `refresh` | everything once more, either way (RFC 2918, RFC 7313) |
 //! | `helper` | what outlives a session while the peer restarts |
 //! | `ended` | why it ended, for a person |
 //! | `status` | how it stands |
@@ -18,13 +21,16 @@
 //! at most one of them gets to Established, and then the other slot rests until a peer that restarted calls anew.
 
 mod act;
+mod admin;
 mod backoff;
 mod connection;
 mod ended;
 pub(crate) mod fsm;
 mod helper;
 mod input;
+mod limit;
 pub(crate) mod open;
+mod refresh;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -34,14 +40,15 @@ use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use bgp_wire::{Asn, Family, Notification, Update};
+use bgp_wire::{Asn, Family, Update};
 use bytes::Bytes;
 
+pub use admin::Halt;
 pub use connection::{ConnId, Opener};
 pub use ended::{Direction, Ended};
 pub use fsm::State;
 
-use crate::config::{PeerConfig, SpeakerConfig};
+use crate::config::{AsnSet, PeerConfig, PrefixLimit, SpeakerConfig};
 use act::Detail;
 use backoff::Backoff;
 use connection::Connection;
@@ -51,6 +58,8 @@ use timer::{Timer, Timers};
 
 /// How long after a return of the peer its old routes stay without an End-of-RIB.
 const STALE_TIME: Duration = Duration::from_secs(360);
+/// How long a peer that began to send everything again may take until it says that it is done (RFC 7313 §4 leaves it open).
+const REFRESH_TIME: Duration = Duration::from_secs(360);
 /// How long a session must have been up for its earlier failures to be forgotten.
 const STABLE_TIME: Duration = Duration::from_secs(60);
 /// A dial is given at least this long, however short the configured retry time: a lost SYN is sent again after 1 s and
@@ -70,7 +79,7 @@ pub(crate) struct Settings {
     pub(crate) asn: Asn,
     pub(crate) local_asn: Asn,
     pub(crate) router_id: Ipv4Addr,
-    pub(crate) peer_asn: Asn,
+    pub(crate) peer_asns: AsnSet,
     pub(crate) families: Vec<Family>,
     pub(crate) extended_next_hop: bool,
     pub(crate) hold_time: Duration,
@@ -78,12 +87,12 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    pub(crate) fn new(speaker: &SpeakerConfig, peer: &PeerConfig) -> Self {
+    pub(crate) fn new(speaker: &SpeakerConfig, peer: &PeerConfig, peer_asns: AsnSet) -> Self {
         Self {
             asn: speaker.asn,
             local_asn: peer.local_asn.unwrap_or(speaker.asn),
             router_id: speaker.router_id,
-            peer_asn: peer.asn,
+            peer_asns,
             families: peer.families.clone(),
             extended_next_hop: peer.extended_next_hop,
             hold_time: peer.hold_time,
@@ -107,6 +116,12 @@ pub(crate) trait Routes {
     fn stale_expired(&mut self);
     /// The peer wants everything of a family again.
     fn refresh(&mut self, family: Family);
+    /// The peer begins to send everything of a family again (RFC 7313).
+    fn begin_refresh(&mut self, family: Family);
+    /// It is done, or has had the time to: what did not come again is gone.
+    fn end_refresh(&mut self, family: Family);
+    /// How many prefixes of a family the peer has announced.
+    fn received(&self, family: Family) -> u32;
     /// The next UPDATE for the peer.
     fn poll_transmit(&mut self) -> Option<Bytes>;
 }
@@ -126,6 +141,8 @@ pub(crate) enum Output {
     Down(Ended),
     /// An attempt failed, so many of them in a row.
     Failed(Ended, u32),
+    /// The peer has announced so many prefixes that it is worth a word.
+    ManyPrefixes(PrefixLimit, u32),
 }
 
 /// Message counters since the peer was configured.
@@ -187,8 +204,14 @@ pub(crate) struct Session {
     settings: Settings,
     passive: bool,
     connect_retry: Duration,
+    keepalive: Option<Duration>,
+    limits: Vec<PrefixLimit>,
+    /// The peer's segments must be signed.
+    signed: bool,
     restart: LocalRestart,
     enabled: bool,
+    /// Why the session is down for good, where it is not for lack of trying.
+    halt: Option<Halt>,
     slots: [Slot; 2],
     timers: Timers,
     backoff: Backoff,
@@ -198,6 +221,10 @@ pub(crate) struct Session {
     stale: Vec<Family>,
     /// Families whose End-of-RIB has not come yet in this session.
     awaited: Vec<Family>,
+    /// Families of which the peer is sending everything again.
+    refreshing: Vec<Family>,
+    /// Families of which it was said that there are many prefixes.
+    warned: Vec<Family>,
     /// KEEPALIVEs since the session came up.
     keepalives: u32,
     counters: Counters,
@@ -225,8 +252,12 @@ impl Session {
             settings,
             passive: config.passive,
             connect_retry: config.connect_retry,
+            keepalive: config.keepalive,
+            limits: config.prefix_limits.clone(),
+            signed: config.password.is_some(),
             restart: LocalRestart::default(),
             enabled: false,
+            halt: None,
             slots: [Slot::EMPTY; 2],
             timers: Timers::default(),
             backoff: Backoff::new(seed),
@@ -234,6 +265,8 @@ impl Session {
             outputs: VecDeque::new(),
             stale: Vec::new(),
             awaited: Vec::new(),
+            refreshing: Vec::new(),
+            warned: Vec::new(),
             keepalives: 0,
             counters: Counters::default(),
             flaps: 0,
@@ -254,58 +287,6 @@ impl Session {
 
     pub(crate) fn set_restart(&mut self, restart: LocalRestart) {
         self.restart = restart;
-    }
-
-    /// Takes what may change under a living session.
-    pub(crate) fn set_dialling(&mut self, config: &PeerConfig, now: Instant) {
-        self.connect_retry = config.connect_retry;
-        if self.passive != config.passive {
-            self.passive = config.passive;
-            if self.passive && self.slot(Side::Out).state <= State::Connect {
-                self.timers.stop(Timer::ConnectRetry);
-                self.abandon_dial();
-            }
-            self.settle(now);
-        }
-    }
-
-    /// Lets the session come up: at once where it dials.
-    pub(crate) fn start(&mut self, now: Instant, routes: &mut impl Routes) {
-        self.enabled = true;
-        self.begin(now, routes);
-    }
-
-    /// Ends the session and keeps it down.
-    pub(crate) fn stop(
-        &mut self,
-        notification: &Notification,
-        now: Instant,
-        routes: &mut impl Routes,
-    ) {
-        self.enabled = false;
-        for side in Side::BOTH {
-            let ended = Ended::sent(self.final_word(side, notification), "");
-            self.event(side, Event::Stop, Detail::Ended(ended), now, routes);
-        }
-        if !std::mem::take(&mut self.stale).is_empty() {
-            routes.stale_expired();
-        }
-        self.timers = Timers::default();
-        self.settle(now);
-    }
-
-    /// Ends the session and starts it with other settings.
-    pub(crate) fn reset(
-        &mut self,
-        settings: Settings,
-        notification: &Notification,
-        now: Instant,
-        routes: &mut impl Routes,
-    ) {
-        self.stop(notification, now, routes);
-        self.settings = settings;
-        self.backoff.clear();
-        self.start(now, routes);
     }
 
     /// A connection that was asked for by [`Output::Connect`] is up.
@@ -428,22 +409,9 @@ impl Session {
         }
         let updates = established.then(|| routes.poll_transmit()).flatten()?;
         let messages = connection::count_messages(&updates);
-        self.counters.messages_out += messages;
-        self.counters.updates_out += messages;
+        self.counters.messages_out += messages.0;
+        self.counters.updates_out += messages.1;
         Some(updates)
-    }
-
-    /// A peer that would keep our routes through any NOTIFICATION has to be told that this one is meant (RFC 8538 §3.1).
-    fn final_word(&self, side: Side, notification: &Notification) -> Notification {
-        let negotiated = self
-            .slot(side)
-            .connection
-            .as_ref()
-            .and_then(|connection| connection.negotiated.as_deref());
-        match negotiated.and_then(|negotiated| negotiated.graceful_restart.as_ref()) {
-            Some(restart) if restart.notification => Notification::hard_reset(notification),
-            _ => notification.clone(),
-        }
     }
 
     /// Whether we have tried to reach the peer in vain.

@@ -45,8 +45,14 @@ pub(crate) struct Negotiated {
     pub(crate) families: Vec<Family>,
     /// IPv4 routes may have an IPv6 next hop, either way (RFC 8950 §4).
     pub(crate) extended_next_hop: bool,
+    /// The peer sends a family again when asked to (RFC 2918).
+    pub(crate) route_refresh: bool,
+    /// Both sides mark where that begins and ends (RFC 7313).
+    pub(crate) enhanced_refresh: bool,
     /// The smaller of both; zero switches keepalives off.
     pub(crate) hold_time: Duration,
+    /// The peer's AS.
+    pub(crate) peer_asn: Asn,
     /// The peer's BGP identifier.
     pub(crate) peer_router_id: Ipv4Addr,
     /// Both sides want graceful restart.
@@ -75,6 +81,7 @@ pub(crate) fn ours(settings: &Settings, restart: LocalRestart) -> Open {
         .collect();
     capabilities.extend([
         Capability::RouteRefresh,
+        Capability::EnhancedRouteRefresh,
         Capability::ExtendedMessage,
         Capability::FourOctetAs(settings.local_asn),
     ]);
@@ -117,14 +124,14 @@ pub(crate) fn negotiate(
         Err((Notification::new(code::OPEN, subcode, data), detail))
     };
 
-    if theirs.asn != settings.peer_asn {
+    if !settings.peer_asns.contains(theirs.asn) {
         let detail = format!(
             "peer says AS {}, configured is {}",
-            theirs.asn, settings.peer_asn
+            theirs.asn, settings.peer_asns
         );
         return reject(open_error::BAD_PEER_AS, Vec::new(), detail);
     }
-    let ibgp = settings.peer_asn == settings.local_asn;
+    let ibgp = theirs.asn == settings.local_asn;
     if theirs.router_id.is_unspecified() || (ibgp && theirs.router_id == settings.router_id) {
         let detail = format!(
             "router id {} of the peer is ours too, or zero",
@@ -165,12 +172,16 @@ pub(crate) fn negotiate(
                 && theirs.has(&Capability::ExtendedMessage),
             ibgp,
         },
+        route_refresh: theirs.has(&Capability::RouteRefresh),
+        enhanced_refresh: ours.has(&Capability::EnhancedRouteRefresh)
+            && theirs.has(&Capability::EnhancedRouteRefresh),
         extended_next_hop: families.contains(&EXTENDED_NEXT_HOP.0)
             && has_extended_next_hop(ours)
             && has_extended_next_hop(theirs),
         graceful_restart: peer_restart(ours, theirs, &families),
         families,
         hold_time: Duration::from_secs(ours.hold_time.min(theirs.hold_time).into()),
+        peer_asn: theirs.asn,
         peer_router_id: theirs.router_id,
         local_capabilities: ours.capabilities.clone(),
         peer_capabilities: theirs.capabilities.clone(),
@@ -215,7 +226,7 @@ fn list(families: &[Family]) -> String {
 
 /// Whether ours is the higher identifier of the two, so that of two connections the one that we opened stays
 /// (RFC 4271 §6.8; equal identifiers: the higher AS, RFC 6286 §2.3).
-pub(crate) fn we_are_higher(settings: &Settings, peer_router_id: Ipv4Addr) -> bool {
+pub(crate) fn we_are_higher(settings: &Settings, peer: &Negotiated) -> bool {
     let order = |router_id: Ipv4Addr, asn: Asn| (u32::from(router_id), asn);
-    order(settings.router_id, settings.local_asn) > order(peer_router_id, settings.peer_asn)
+    order(settings.router_id, settings.local_asn) > order(peer.peer_router_id, peer.peer_asn)
 }

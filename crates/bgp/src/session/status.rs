@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::admin::Halt;
 use super::connection::{ConnId, Connection};
 use super::ended::Ended;
 use super::fsm::State;
@@ -57,6 +58,32 @@ impl Session {
 
     pub(crate) fn stale(&self) -> &[Family] {
         &self.stale
+    }
+
+    /// How often a KEEPALIVE is sent under this hold time, before jitter: as configured, and a third of it at most.
+    pub(crate) fn keepalive(&self, hold_time: Duration) -> Duration {
+        self.keepalive.unwrap_or(hold_time).min(hold_time / 3)
+    }
+
+    /// The connections that there are, made or being made.
+    pub(crate) fn connections(&self) -> Vec<ConnId> {
+        let connections = self
+            .slots
+            .iter()
+            .filter_map(|slot| slot.connection.as_ref());
+        connections.map(|connection| connection.id).collect()
+    }
+
+    /// Why the session is down for good.
+    pub(crate) fn halt(&self) -> Option<&Halt> {
+        self.halt.as_ref()
+    }
+
+    /// Whether nothing is left of the session: no connection, no routes kept for the peer, no pause, no order to stay down.
+    pub(crate) fn is_over(&self) -> bool {
+        let pause = self.timers.is_set(Timer::IdleHold) || self.halt.is_some();
+        let connected = self.slots.iter().any(|slot| slot.connection.is_some());
+        !pause && !connected && self.stale.is_empty()
     }
 
     /// When the next dial is due.

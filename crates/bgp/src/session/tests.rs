@@ -5,7 +5,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use bgp_wire::capability::GracefulRestart;
-use bgp_wire::{Capability, Family, Notification, Open, RouteRefresh, Update, header};
+use bgp_wire::{
+    Capability, Family, Notification, Open, RouteRefresh, Update, UpdateBuilder, header,
+};
 use bytes::Bytes;
 use expect_test::expect;
 use proptest::prelude::*;
@@ -13,7 +15,7 @@ use proptest::prelude::*;
 use super::fsm::{Action, Event, step};
 use super::timer::Timer;
 use super::{ConnId, LocalRestart, Output, Routes, Session, Settings, Side, State};
-use crate::config::{PeerConfig, SpeakerConfig};
+use crate::config::{AsnSet, LimitAction, PeerConfig, PrefixLimit, SpeakerConfig};
 use crate::session::open::Negotiated;
 
 /// Every state under every event: a change of any transition shows here.
@@ -72,6 +74,7 @@ fn transition_table() {
         OpenConfirm + Update -> Idle: NotifyUnexpected Close HoldOff
         OpenConfirm + Refresh -> Idle: NotifyUnexpected Close HoldOff
         Established + Stop -> Idle: Down Answer Close
+        Established + TooManyPrefixes -> Idle: Down Answer Close HoldOff
         Established + HoldExpired -> Idle: Down NotifyHold Close HoldOff
         Established + KeepaliveExpired -> Established: SendKeepalive
         Established + SendHoldExpired -> Idle: Down NotifySendHold Close HoldOff
@@ -134,6 +137,7 @@ struct Recorder {
     up: bool,
     stale: bool,
     updates: usize,
+    refreshing: Vec<Family>,
 }
 
 impl Routes for Recorder {
@@ -141,6 +145,8 @@ impl Routes for Recorder {
         assert!(!self.up, "up twice");
         assert!(!negotiated.families.is_empty());
         self.up = true;
+        self.updates = 0;
+        self.refreshing.clear();
     }
 
     fn down(&mut self, keep: &[Family]) {
@@ -166,6 +172,25 @@ impl Routes for Recorder {
         assert!(self.up);
     }
 
+    fn begin_refresh(&mut self, family: Family) {
+        assert!(self.up);
+        assert!(!self.refreshing.contains(&family), "begins twice");
+        self.refreshing.push(family);
+    }
+
+    fn end_refresh(&mut self, family: Family) {
+        assert!(self.up);
+        assert!(
+            self.refreshing.contains(&family),
+            "ends without a beginning"
+        );
+        self.refreshing.retain(|other| *other != family);
+    }
+
+    fn received(&self, _: Family) -> u32 {
+        u32::try_from(self.updates).unwrap()
+    }
+
     fn poll_transmit(&mut self) -> Option<Bytes> {
         assert!(self.up);
         None
@@ -187,7 +212,10 @@ enum Input {
     Keepalive(usize),
     Notification(usize),
     EndOfRib(usize),
-    Refresh(usize),
+    Refresh(usize, u8),
+    Routes(usize),
+    Limit(Option<LimitAction>),
+    ShutDown,
     Junk(usize, Vec<u8>),
     Read(usize),
     Pass(Duration),
@@ -208,7 +236,15 @@ fn input() -> impl Strategy<Value = Input> {
         8 => conn.clone().prop_map(Input::Keepalive),
         1 => conn.clone().prop_map(Input::Notification),
         2 => conn.clone().prop_map(Input::EndOfRib),
-        1 => conn.clone().prop_map(Input::Refresh),
+        1 => (conn.clone(), 0..4_u8).prop_map(|(conn, subtype)| Input::Refresh(conn, subtype)),
+        3 => conn.clone().prop_map(Input::Routes),
+        1 => prop::option::of(prop_oneof![
+            Just(LimitAction::Warn),
+            Just(LimitAction::StayDown),
+            Just(LimitAction::Restart(Duration::from_secs(300))),
+        ])
+        .prop_map(Input::Limit),
+        1 => Just(Input::ShutDown),
         1 => (conn.clone(), prop::collection::vec(any::<u8>(), 0..40)).prop_map(|(conn, junk)| Input::Junk(conn, junk)),
         4 => conn.prop_map(Input::Read),
         4 => (0..40_000_u64).prop_map(|ms| Input::Pass(Duration::from_millis(ms))),
@@ -243,6 +279,7 @@ impl Bench {
         let settings = Settings::new(
             &SpeakerConfig::new(65001, Ipv4Addr::new(10, 0, 0, 1)),
             &config,
+            AsnSet::from(65002),
         );
         let mut session = Session::new(0, 0, settings, &config, 1, now);
         session.set_restart(LocalRestart {
@@ -279,7 +316,11 @@ impl Bench {
 
     fn open(&mut self, conn: usize, asn: u32, hold_time: u16, restart: bool) {
         self.send(conn, |out| {
-            let mut capabilities = vec![Capability::FourOctetAs(asn)];
+            let mut capabilities = vec![
+                Capability::FourOctetAs(asn),
+                Capability::RouteRefresh,
+                Capability::EnhancedRouteRefresh,
+            ];
             if restart {
                 capabilities.push(Capability::GracefulRestart(GracefulRestart {
                     restart_time: 100,
@@ -332,16 +373,15 @@ impl Bench {
                 hold_time,
                 restart,
             } => self.open(conn, asn, hold_time, restart),
-            Input::Keepalive(conn) => self.send(conn, header::encode_keepalive),
-            Input::Notification(conn) => self.send(conn, |out| Notification::cease(2).encode(out)),
-            Input::EndOfRib(conn) => {
-                self.send(conn, |out| {
-                    bgp_wire::update::encode_end_of_rib(Family::IPV4_UNICAST, out)
-                });
-            }
-            Input::Refresh(conn) => self.send(conn, |out| {
-                RouteRefresh::request(Family::IPV4_UNICAST).encode(out)
-            }),
+            Input::Keepalive(_)
+            | Input::Notification(_)
+            | Input::EndOfRib(_)
+            | Input::Refresh(..)
+            | Input::Routes(_) => self.message(input),
+            Input::Limit(action) => self.limit(action),
+            Input::ShutDown => self
+                .session
+                .shut_down("for now", self.now, &mut self.routes),
             Input::Junk(conn, ref junk) => self.send(conn, |out| out.extend_from_slice(junk)),
             Input::Read(conn) => {
                 if let Some(conn) = self.conn(conn) {
@@ -365,10 +405,54 @@ impl Bench {
             }
             Input::Passive(passive) => {
                 self.config.passive = passive;
-                self.session.set_dialling(&self.config, self.now);
+                self.adapt();
             }
         }
         self.settle();
+    }
+
+    fn limit(&mut self, action: Option<LimitAction>) {
+        let limit = action.map(|action| PrefixLimit {
+            family: Family::IPV4_UNICAST,
+            limit: 2,
+            warn_percent: 75,
+            action,
+        });
+        self.config.prefix_limits = limit.into_iter().collect();
+        self.adapt();
+    }
+
+    /// The peer says something.
+    fn message(&mut self, input: &Input) {
+        #[expect(
+            clippy::wildcard_enum_match_arm,
+            reason = "the other inputs are no messages"
+        )]
+        match *input {
+            Input::Keepalive(conn) => self.send(conn, header::encode_keepalive),
+            Input::Notification(conn) => self.send(conn, |out| Notification::cease(2).encode(out)),
+            Input::EndOfRib(conn) => {
+                self.send(conn, |out| {
+                    bgp_wire::update::encode_end_of_rib(Family::IPV4_UNICAST, out)
+                });
+            }
+            Input::Refresh(conn, subtype) => self.send(conn, |out| {
+                let family = Family::IPV4_UNICAST;
+                RouteRefresh { family, subtype }.encode(out)
+            }),
+            Input::Routes(conn) => self.send(conn, |out| {
+                let family = Family::IPV4_UNICAST;
+                let mut builder =
+                    UpdateBuilder::withdraw(out, &bgp_wire::Context::default(), family);
+                builder.push("10.0.0.0/8".parse().unwrap()).unwrap();
+                builder.finish();
+            }),
+            _ => unreachable!(),
+        }
+    }
+
+    fn adapt(&mut self) {
+        self.session.adapt(&self.config, self.now, &mut self.routes);
     }
 
     /// Lets time go by, and serves timers on the way.
@@ -405,7 +489,11 @@ impl Bench {
                     assert!(rest.is_empty(), "not whole messages");
                     self.connections.retain(|other| *other != conn);
                 }
-                Output::Ready(_) | Output::Up | Output::Down(_) | Output::Failed(..) => {}
+                Output::Ready(_)
+                | Output::Up
+                | Output::Down(_)
+                | Output::Failed(..)
+                | Output::ManyPrefixes(..) => {}
             }
         }
         let session = &self.session;
@@ -456,6 +544,11 @@ impl Bench {
                 }
             }
         }
+        assert!(
+            session.refreshing.is_empty() || session.timers.is_set(Timer::Refresh),
+            "a refresh without end"
+        );
+        assert!(session.halt.is_none() || !session.enabled);
         if session.enabled && session.state() == State::Idle {
             assert!(session.timers.is_set(Timer::IdleHold), "down for ever");
         }

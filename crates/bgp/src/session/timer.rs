@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-/// What a deadline is for. The session has the first five, each connection has its own of the others.
+/// What a deadline is for. The session has the first six, each connection has its own of the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Timer {
     /// IdleHoldTimer: end of the pause after an error.
@@ -15,6 +15,8 @@ pub(crate) enum Timer {
     Restart,
     /// The peer came back, but did not say End-of-RIB for too long.
     Stale,
+    /// The peer began to send everything again, but did not say that it is done for too long (RFC 7313).
+    Refresh,
     /// KeepaliveTimer.
     Keepalive,
     /// HoldTimer.
@@ -26,7 +28,7 @@ pub(crate) enum Timer {
 impl Timer {
     /// All, in the order in which those that are due at the same time are served: a KEEPALIVE before anything that
     /// could end its session.
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Keepalive,
         Self::Hold,
         Self::SendHold,
@@ -35,6 +37,7 @@ impl Timer {
         Self::Stable,
         Self::Restart,
         Self::Stale,
+        Self::Refresh,
     ];
 
     /// What the driver is waiting for, for its logs.
@@ -45,6 +48,7 @@ impl Timer {
             Self::Stable => "session stable",
             Self::Restart => "peer restart",
             Self::Stale => "stale routes",
+            Self::Refresh => "route refresh",
             Self::Keepalive => "keepalive",
             Self::Hold => "hold",
             Self::SendHold => "send hold",

@@ -6,7 +6,7 @@ use bgp_wire::{Family, Update};
 use bytes::Bytes;
 use ipnet::IpNet;
 
-use crate::config::SpeakerConfig;
+use crate::config::{PeerConfig, SpeakerConfig};
 use crate::rib::{DownKind, Generation, PeerIndex, PeerSession, Rib};
 use crate::session::Routes;
 use crate::session::open::Negotiated;
@@ -17,6 +17,7 @@ use crate::speaker::Interface;
 pub(super) struct PeerRoutes<'a> {
     pub(super) rib: &'a mut Rib,
     pub(super) config: &'a SpeakerConfig,
+    pub(super) peer: &'a PeerConfig,
     pub(super) interfaces: &'a [Interface],
     pub(super) address: IpAddr,
     pub(super) index: PeerIndex,
@@ -28,9 +29,7 @@ pub(super) struct PeerRoutes<'a> {
 
 impl Routes for PeerRoutes<'_> {
     fn up(&mut self, negotiated: &Negotiated, local: SocketAddr) {
-        let Some(peer) = self.config.peers.get(&self.address) else {
-            return;
-        };
+        let peer = self.peer;
         *self.last_generation += 1;
         *self.generation = Generation(*self.last_generation);
         let local_address = local.ip().to_canonical();
@@ -45,7 +44,7 @@ impl Routes for PeerRoutes<'_> {
             .or_else(|| interface.and_then(|interface| interface.global(local_address.is_ipv4())));
         let session = PeerSession {
             ibgp: negotiated.context.ibgp,
-            peer_asn: peer.asn,
+            peer_asn: negotiated.peer_asn,
             local_asn: peer.local_asn.unwrap_or(self.config.asn),
             peer_router_id: negotiated.peer_router_id,
             peer_address: self.address,
@@ -57,6 +56,7 @@ impl Routes for PeerRoutes<'_> {
             shared_subnet: self.config.subnets.iter().find(shared).copied(),
             next_hop: peer.next_hop,
             extended_next_hop: negotiated.extended_next_hop,
+            enhanced_refresh: negotiated.enhanced_refresh,
             context: negotiated.context,
             families: negotiated.families.clone(),
             retained: negotiated.forwarding().to_vec(),
@@ -101,6 +101,19 @@ impl Routes for PeerRoutes<'_> {
     fn refresh(&mut self, family: Family) {
         self.rib.refresh(self.index, *self.generation, family);
         *self.changed = true;
+    }
+
+    fn begin_refresh(&mut self, family: Family) {
+        self.rib.begin_refresh(self.index, *self.generation, family);
+    }
+
+    fn end_refresh(&mut self, family: Family) {
+        self.rib.end_refresh(self.index, *self.generation, family);
+        *self.changed = true;
+    }
+
+    fn received(&self, family: Family) -> u32 {
+        self.rib.received(self.index, family)
     }
 
     fn poll_transmit(&mut self) -> Option<Bytes> {

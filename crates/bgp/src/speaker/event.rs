@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use bgp_wire::Asn;
 use bytes::Bytes;
+use ipnet::IpNet;
 
-use crate::config::{PeerConfig, Reach};
+use crate::config::{Password, PeerConfig, PrefixLimit, Reach};
 use crate::session::{ConnId, Ended};
 
 /// What a driver has to do, or may want to log.
@@ -20,6 +21,16 @@ pub enum Event {
         remote: SocketAddr,
         /// How.
         transport: Transport,
+    },
+    /// Segments from and to these addresses are signed with this password from now on (RFC 2385), or with none: on
+    /// the listening sockets, and on these connections.
+    SetKey {
+        /// Whose.
+        peers: IpNet,
+        /// The password; `None`: whatever was there goes.
+        password: Option<Password>,
+        /// Those that there are, made or being made.
+        connections: Vec<ConnId>,
     },
     /// Close a connection, made or not, after these bytes as far as the socket takes them; it is forgotten already.
     Close {
@@ -53,15 +64,26 @@ pub enum Event {
         /// How many in a row, to log them less and less often.
         failures: u32,
     },
+    /// A peer has announced many prefixes of a family: more than the share of its limit from which on that is said.
+    ManyPrefixes {
+        /// Which peer.
+        peer: IpAddr,
+        /// Its limit.
+        limit: PrefixLimit,
+        /// How many there are.
+        received: u32,
+    },
     /// Every peer's routes are known as far as they will be: see [`Speaker::is_synced`](super::Speaker::is_synced).
     Synced,
 }
 
 /// How to set up the socket of a peer's connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transport {
     /// Our address, where it is configured.
     pub local_address: Option<IpAddr>,
+    /// What segments are signed with (RFC 2385).
+    pub password: Option<Password>,
     /// TTL of what we send and least TTL of what we take.
     pub reach: Reach,
     /// The hold time that we propose: silence that long ends the session, so TCP need not try for longer.
@@ -72,6 +94,7 @@ impl From<&PeerConfig> for Transport {
     fn from(config: &PeerConfig) -> Self {
         Self {
             local_address: config.local_address,
+            password: config.password.clone(),
             reach: config.reach,
             hold_time: config.hold_time,
         }

@@ -17,6 +17,9 @@
 //! peers that know graceful restart keep our routes until the successor is there.
 
 mod adapter;
+mod admin;
+mod configure;
+mod dynamic;
 mod event;
 mod interface;
 mod restart;
@@ -25,17 +28,17 @@ mod tests;
 mod views;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use bgp_wire::Notification;
-use bgp_wire::notification::cease;
 use bytes::Bytes;
+use ipnet::IpNet;
 use slab::Slab;
 
 use crate::config::{PeerConfig, SpeakerConfig};
 use crate::rib::{Generation, PeerIndex, Rib, RouteChange};
-use crate::session::{ConnId, Output, Session, Settings};
+use crate::session::{ConnId, Output, Session};
 pub use event::{Event, Transport};
 pub use interface::Interface;
 
@@ -45,6 +48,9 @@ use restart::Restart;
 #[derive(Debug)]
 struct Peer {
     address: IpAddr,
+    config: PeerConfig,
+    /// The range that it was accepted from, where it is not configured by its address.
+    range: Option<IpNet>,
     session: Session,
     /// Of the last session that came up: what reaches the RIB carries it.
     generation: Generation,
@@ -57,6 +63,7 @@ struct Peer {
 /// See the [module's documentation](self).
 #[derive(Debug)]
 pub struct Speaker {
+    /// Without the peers: each has its own.
     config: SpeakerConfig,
     interfaces: Vec<Interface>,
     rib: Rib,
@@ -99,6 +106,7 @@ impl Speaker {
             restart: Restart::new(restarting, config.selection_deferral, now),
             config: SpeakerConfig {
                 peers: BTreeMap::new(),
+                dynamic: BTreeMap::new(),
                 originated: BTreeMap::new(),
                 ..config.clone()
             },
@@ -106,117 +114,6 @@ impl Speaker {
         speaker.rib.defer(restarting);
         speaker.set_config(config, now);
         speaker
-    }
-
-    /// Becomes what `config` says: sessions come, go, or start anew, where and only where their own parameters changed.
-    pub fn set_config(&mut self, config: SpeakerConfig, now: Instant) {
-        if self.stopped {
-            return;
-        }
-        let old = std::mem::replace(&mut self.config, config);
-        for address in old.peers.keys() {
-            if !self.config.peers.contains_key(address) {
-                self.remove_peer(*address, now);
-            }
-        }
-        if (old.asn, old.router_id) != (self.config.asn, self.config.router_id) {
-            self.rib
-                .set_identity(self.config.asn, self.config.router_id);
-        }
-        self.rib.set_decision(self.config.decision);
-        self.rib.set_clusters(clusters(&self.config));
-        if old.originated != self.config.originated {
-            self.rib.set_originated(self.config.originated.clone());
-        }
-        let addresses: Vec<_> = self.config.peers.keys().copied().collect();
-        for address in addresses {
-            match old.peers.get(&address) {
-                None => self.add_peer(address, now),
-                Some(before) => self.change_peer(address, before, now),
-            }
-        }
-        self.rib_changed = true;
-        self.check_sync(now);
-    }
-
-    fn add_peer(&mut self, address: IpAddr, now: Instant) {
-        let Some(config) = self.config.peers.get(&address) else {
-            return;
-        };
-        let slot = self.peers.vacant_key();
-        let Ok(index) = u32::try_from(slot) else {
-            return;
-        };
-        if self.serials.len() <= slot {
-            self.serials.resize(slot + 1, 0);
-        }
-        // Neighbouring seeds must not give neighbouring jitters.
-        let seed = self.seed ^ u64::from(index + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let settings = Settings::new(&self.config, config);
-        let mut session = Session::new(index, self.serials[slot], settings, config, seed, now);
-        session.set_restart(self.restart.local());
-        self.by_address.insert(address, index);
-        self.peers.insert(Peer {
-            address,
-            session,
-            generation: Generation(0),
-            scheduled: None,
-            ready: false,
-        });
-        let restart_time = config.graceful_restart;
-        self.restart.added(index, restart_time, now);
-        self.with_session(index, |session, routes| session.start(now, routes));
-    }
-
-    fn remove_peer(&mut self, address: IpAddr, now: Instant) {
-        let Some(index) = self.by_address.remove(&address) else {
-            return;
-        };
-        let notification = Notification::cease(cease::PEER_DECONFIGURED);
-        self.with_session(index, |session, routes| {
-            session.stop(&notification, now, routes)
-        });
-        if let Some(peer) = self.peers.try_remove(index as usize) {
-            self.serials[index as usize] = peer.session.last_serial();
-            if let Some(at) = peer.scheduled {
-                self.deadlines.remove(&(at, index));
-            }
-        }
-        self.restart.removed(index);
-    }
-
-    fn change_peer(&mut self, address: IpAddr, before: &PeerConfig, now: Instant) {
-        let (Some(config), Some(index)) = (
-            self.config.peers.get(&address),
-            self.by_address.get(&address).copied(),
-        ) else {
-            return;
-        };
-        let Some(peer) = self.peers.get_mut(index as usize) else {
-            return;
-        };
-        let settings = Settings::new(&self.config, config);
-        let reset = *peer.session.settings() != settings
-            || config.port != before.port
-            || Transport::from(config) != Transport::from(before);
-        peer.session.set_dialling(config, now);
-        if config.import != before.import || config.export != before.export {
-            self.rib.set_policies(
-                PeerIndex(index),
-                config.import.clone(),
-                config.export.clone(),
-            );
-        }
-        if config.next_hop != before.next_hop || config.rules != before.rules {
-            self.rib
-                .set_rules(PeerIndex(index), config.next_hop, config.rules);
-        }
-        self.with_session(index, |session, routes| {
-            if reset {
-                let notification = Notification::cease(cease::OTHER_CONFIGURATION_CHANGE);
-                session.reset(settings, &notification, now, routes);
-            }
-        });
     }
 
     /// Ends every session for good: Cease/Administrative Shutdown with a text for the peers' operators (RFC 9003).
@@ -258,24 +155,34 @@ impl Speaker {
         now: Instant,
     ) -> Option<ConnId> {
         let address = remote.ip().to_canonical();
-        let index = self.by_address.get(&address).copied()?;
-        let wanted = self.config.peers.get(&address)?.local_address;
-        if wanted.is_some_and(|wanted| wanted != local.ip().to_canonical()) {
+        let local_address = local.ip().to_canonical();
+        let wanted = self.peer_config(address)?.local_address;
+        if wanted.is_some_and(|wanted| wanted != local_address) {
             return None;
         }
-        self.with_session(index, |session, routes| {
+        let index = match self.by_address.get(&address) {
+            Some(index) => *index,
+            None => self.adopt(address, now)?,
+        };
+        let conn = self.with_session(index, |session, routes| {
             session.handle_incoming(local, remote, now, routes)
-        })
-        .flatten()
+        });
+        self.retire(index, now);
+        conn.flatten()
+    }
+
+    /// The configuration of a peer, or of one that would come from this address.
+    fn peer_config(&self, address: IpAddr) -> Option<&PeerConfig> {
+        match self.by_address.get(&address) {
+            Some(index) => Some(&self.peers.get(*index as usize)?.config),
+            None => self.range_of(address).map(|(_, range)| &range.template),
+        }
     }
 
     /// How the socket of a connection from this address is set up; `None` where no peer is configured.
     #[must_use]
     pub fn transport(&self, peer: IpAddr) -> Option<Transport> {
-        self.config
-            .peers
-            .get(&peer.to_canonical())
-            .map(Transport::from)
+        self.peer_config(peer.to_canonical()).map(Transport::from)
     }
 
     /// Bytes from a connection. Bounded work for bounded bytes: hand over chunks, and serve timers in between.
@@ -283,6 +190,7 @@ impl Speaker {
         self.with_session(conn.peer, |session, routes| {
             session.handle_data(conn, data, now, routes)
         });
+        self.retire(conn.peer, now);
         self.check_sync(now);
     }
 
@@ -291,12 +199,14 @@ impl Speaker {
         self.with_session(conn.peer, |session, routes| {
             session.handle_closed(conn, reason, now, routes)
         });
+        self.retire(conn.peer, now);
     }
 
     /// Serves every timer that is due.
     pub fn handle_timeout(&mut self, now: Instant) {
         while let Some((_, index)) = self.deadlines.first().copied().filter(|(at, _)| *at <= now) {
             self.with_session(index, |session, routes| session.handle_timeout(now, routes));
+            self.retire(index, now);
         }
         self.check_sync(now);
     }
@@ -430,6 +340,7 @@ impl Speaker {
         let mut routes = PeerRoutes {
             rib: &mut self.rib,
             config: &self.config,
+            peer: &peer.config,
             interfaces: &self.interfaces,
             address: peer.address,
             index: PeerIndex(index),
@@ -445,27 +356,20 @@ impl Speaker {
                     self.ready.push_back(conn);
                     continue;
                 }
-                Output::Connect(conn) => {
-                    let Some(config) = self.config.peers.get(&peer.address) else {
-                        continue;
-                    };
-                    let remote = SocketAddr::new(peer.address, config.port);
-                    Event::Connect {
-                        conn,
-                        remote,
-                        transport: config.into(),
-                    }
-                }
+                Output::Connect(conn) => Event::Connect {
+                    conn,
+                    remote: SocketAddr::new(peer.address, peer.config.port),
+                    transport: (&peer.config).into(),
+                },
                 Output::Close(conn, last) => Event::Close { conn, last },
                 Output::Up => {
                     peer.ready = false;
                     let Some((_, negotiated)) = peer.session.established() else {
                         continue;
                     };
-                    let asn = peer.session.settings().peer_asn;
                     Event::SessionUp {
                         peer: peer.address,
-                        asn,
+                        asn: negotiated.peer_asn,
                         hold_time: negotiated.hold_time,
                     }
                 }
@@ -477,6 +381,11 @@ impl Speaker {
                     peer: peer.address,
                     ended,
                     failures,
+                },
+                Output::ManyPrefixes(limit, received) => Event::ManyPrefixes {
+                    peer: peer.address,
+                    limit,
+                    received,
                 },
             };
             self.events.push_back(event);
@@ -494,14 +403,4 @@ impl Speaker {
         self.restart.observe(index, &peer.session);
         Some(result)
     }
-}
-
-/// The cluster ids that are ours.
-fn clusters(config: &SpeakerConfig) -> Vec<Ipv4Addr> {
-    let clients = config.peers.values().filter_map(|peer| peer.rules.client);
-    let mut clusters: Vec<_> = clients.map(|client| client.cluster_id).collect();
-    clusters.push(config.cluster_id.unwrap_or(config.router_id));
-    clusters.sort_unstable();
-    clusters.dedup();
-    clusters
 }

@@ -15,7 +15,7 @@ impl Speaker {
         self.by_address
             .values()
             .filter_map(|index| Some((*index, self.peers.get(*index as usize)?)))
-            .filter_map(|(index, peer)| self.peer_status(index, peer, now))
+            .map(|(index, peer)| self.peer_status(index, peer, now))
             .collect()
     }
 
@@ -45,8 +45,8 @@ impl Speaker {
         self.rib.memory()
     }
 
-    fn peer_status(&self, index: u32, peer: &Peer, now: Instant) -> Option<PeerStatus> {
-        let config = self.config.peers.get(&peer.address)?;
+    fn peer_status(&self, index: u32, peer: &Peer, now: Instant) -> PeerStatus {
+        let config = &peer.config;
         let session = &peer.session;
         let connection = session.connection();
         let negotiated = connection.and_then(|connection| connection.negotiated.as_deref());
@@ -55,13 +55,16 @@ impl Speaker {
             age: now.saturating_duration_since(*at),
             ended: ended.clone(),
         };
-        Some(PeerStatus {
+        PeerStatus {
             address: peer.address,
             origin: config.origin.clone(),
-            asn: config.asn,
+            asn: negotiated.map_or(config.asn, |negotiated| negotiated.peer_asn),
+            dynamic: peer.range,
             local_asn: config.local_asn.unwrap_or(self.config.asn),
             passive: config.passive,
+            password: config.password.is_some(),
             state: session.state(),
+            halt: session.halt().cloned(),
             state_age: now.saturating_duration_since(session.since()),
             connection: connection.and_then(|connection| {
                 let (local, remote) = connection.addresses?;
@@ -74,6 +77,7 @@ impl Speaker {
             negotiated: negotiated.map(|negotiated| NegotiatedStatus {
                 router_id: negotiated.peer_router_id,
                 hold_time: negotiated.hold_time,
+                keepalive: session.keepalive(negotiated.hold_time),
                 local_capabilities: negotiated.local_capabilities.clone(),
                 peer_capabilities: negotiated.peer_capabilities.clone(),
                 graceful_restart: negotiated
@@ -90,6 +94,11 @@ impl Speaker {
                         received: counts.received,
                         accepted: counts.accepted,
                         advertised: counts.advertised,
+                        limit: config
+                            .prefix_limits
+                            .iter()
+                            .find(|limit| limit.family == *family)
+                            .map(|limit| limit.limit),
                         stale: session.stale().contains(family),
                     }
                 })
@@ -103,6 +112,6 @@ impl Speaker {
                 .next_attempt()
                 .map(|at| at.saturating_duration_since(now)),
             synced: session.is_synced(),
-        })
+        }
     }
 }

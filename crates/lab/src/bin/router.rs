@@ -112,8 +112,6 @@ fn subnets() -> Result<Vec<IpNet>> {
 fn configuration(arguments: &Arguments, subnets: Vec<IpNet>) -> SpeakerConfig {
     let networks = arguments.network.iter();
     SpeakerConfig {
-        asn: arguments.asn,
-        router_id: arguments.router_id,
         peers: arguments
             .peer
             .iter()
@@ -130,9 +128,8 @@ fn configuration(arguments: &Arguments, subnets: Vec<IpNet>) -> SpeakerConfig {
         } else {
             Decision::multipath(8)
         },
-        cluster_id: None,
-        complete: true,
         selection_deferral: Duration::from_secs(30),
+        ..SpeakerConfig::new(arguments.asn, arguments.router_id)
     }
 }
 

@@ -49,6 +49,7 @@ pub(super) fn external(host: u8, asn: u32) -> PeerSession {
         shared_subnet: None,
         next_hop: NextHopMode::Auto,
         extended_next_hop: false,
+        enhanced_refresh: false,
         context: context(false),
         families: vec![Family::IPV4_UNICAST, Family::IPV6_UNICAST],
         retained: Vec::new(),

@@ -489,6 +489,8 @@ impl Net {
             Event::SessionUp { .. }
             | Event::SessionDown { .. }
             | Event::AttemptFailed { .. }
+            | Event::SetKey { .. }
+            | Event::ManyPrefixes { .. }
             | Event::Synced => {}
         }
     }

@@ -1,6 +1,10 @@
 //! Speakers on real sockets, each on a loopback address of its own. Next hops are made up: nobody takes one in 127/8.
 #![expect(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "tests")]
 
+mod dynamic;
+mod md5;
+mod operator;
+
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
