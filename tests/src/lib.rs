@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail};
 use lab::datacentre::{DataCentre, Node, Shape};
 use lab::tor::Kind;
 use lab::{process, wait};
-use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use libtest_mimic::{Arguments, Completion, Conclusion, Failed, Trial};
 
 /// The machine has few cores, and a data centre has a dozen processes.
 const THREADS: usize = 2;
@@ -99,7 +99,10 @@ impl Case {
 }
 
 /// Fails where `MARGAY_TESTS` is one of `required`; otherwise the case is ignored.
-fn cannot_run(reason: String, required: &[&str]) -> Result<Completion, Failed> {
+///
+/// # Errors
+/// As said.
+pub fn cannot_run(reason: String, required: &[&str]) -> Result<Completion, Failed> {
     let asked = std::env::var("MARGAY_TESTS").unwrap_or_default();
     if required.contains(&asked.as_str()) {
         return Err(Failed::from(format!("can't run here: {reason}")));
@@ -110,6 +113,18 @@ fn cannot_run(reason: String, required: &[&str]) -> Result<Completion, Failed> {
 /// Runs a suite: to be called first thing in `main`.
 #[must_use]
 pub fn suite(cases: Vec<Case>) -> ExitCode {
+    let bodies = cases.into_iter().map(|case| {
+        let name = case.name.clone();
+        (name, Box::new(move || case.run()) as Body)
+    });
+    run(bodies.collect(), Vec::new()).exit_code()
+}
+
+/// What a test does inside the lab.
+pub type Body = Box<dyn FnOnce() -> Result<Completion, Failed> + Send>;
+
+/// Runs tests by name inside the lab, and `others` that need none: to be called first thing in `main`.
+pub fn run(bodies: Vec<(String, Body)>, others: Vec<Trial>) -> Conclusion {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = arguments.test_threads.or(Some(THREADS));
     let inside = if arguments.list {
@@ -117,14 +132,20 @@ pub fn suite(cases: Vec<Case>) -> ExitCode {
     } else {
         lab::enter().map(drop).map_err(|error| format!("{error:#}"))
     };
-    let trials = cases.into_iter().map(|case| {
+    let trials = bodies.into_iter().map(|(name, body)| {
         let inside = inside.clone();
-        Trial::ignorable_test(case.name.clone(), move || match inside {
-            Ok(()) => case.run(),
+        Trial::ignorable_test(name, move || match inside {
+            Ok(()) => body(),
             Err(reason) => cannot_run(reason, &["all", "namespaces"]),
         })
     });
-    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+    libtest_mimic::run(&arguments, trials.chain(others).collect())
+}
+
+/// Tells a person what is wrong beside the tests.
+#[expect(clippy::print_stderr, reason = "that is what it is for")]
+pub fn complain(text: &str) {
+    eprintln!("{text}");
 }
 
 /// Fails with what is wrong.

@@ -7,6 +7,7 @@
 //! | [`net`] | links, segments, addresses and routes between them |
 //! | [`process`] | programs in a namespace: logs, signals, restart |
 //! | [`probe`] | ping, traceroute, path MTU, throughput, echo and capture over plain sockets |
+//! | [`peer`] | single sessions with BIRD, FRR, GoBGP, OpenBGPD, ExaBGP, and what their own tools say of them |
 //! | [`tor`] | top-of-rack and spine routers: BIRD, FRR, GoBGP, or Margay's own speaker |
 //! | [`datacentre`] | racks, nodes with the real `margayd`, pods attached by the real `margay-cni` |
 //! | [`wait`] | conditions with deadlines |
@@ -17,6 +18,7 @@ pub mod datacentre;
 pub mod enter;
 pub mod net;
 pub mod netns;
+pub mod peer;
 pub mod probe;
 pub mod process;
 pub mod router;

@@ -1,7 +1,7 @@
 //! Top-of-rack and spine routers: other people's speakers with generated configuration, or Margay's own.
 
 mod bird;
-mod frr;
+pub(crate) mod frr;
 mod gobgp;
 mod margay;
 
@@ -40,7 +40,7 @@ impl Kind {
     pub fn missing(self) -> Option<String> {
         let (programs, packages): (&[&str], &str) = match self {
             Self::Bird => (&["bird", "birdc"], "bird2"),
-            Self::Frr => (&["bgpd", "zebra", "vtysh"], "frr"),
+            Self::Frr => (&["zebra", "vtysh"], "frr"),
             Self::Gobgp => (&["gobgpd", "gobgp"], "gobgpd"),
             Self::Margay => (&[], ""),
         };
@@ -51,6 +51,7 @@ impl Kind {
             .iter()
             .copied()
             .filter(|program| process::find(program).is_none())
+            .chain((self == Self::Frr && frr::daemon("bgpd").is_none()).then_some("bgpd"))
             .collect();
         (!missing.is_empty()).then(|| {
             format!(

@@ -51,6 +51,8 @@ enum Command {
     },
     /// Format, clippy, documentation, unit tests, crate graph, licences: no root, no namespaces.
     Check,
+    /// Installs the other speakers, has a session of every kind with each, and writes docs/interop.md.
+    Interop,
     /// Measures, beside a reference in the same run.
     Bench {
         /// Only the benchmarks whose name holds this: `codec`, `add`, `routes`, `bgp`, or one scenario of the last, as in `bgp-full`.
@@ -83,6 +85,12 @@ fn run(command: Command) -> Result<bool> {
         Command::Check => {
             let mut session = Session::new();
             check::run(&mut session, false)?;
+            Ok(session.close())
+        }
+        Command::Interop => {
+            let mut session = Session::new();
+            packages::provide(&mut session, true)?;
+            suites::interop(&mut session)?;
             Ok(session.close())
         }
         Command::Bench { filter } => bench::run(filter.as_deref()),

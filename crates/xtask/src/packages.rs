@@ -14,6 +14,8 @@ const WANTED: &[(&str, &str)] = &[
     ("bird", "bird2"),
     ("zebra", "frr"),
     ("gobgpd", "gobgpd"),
+    ("bgpctl", "openbgpd"),
+    ("exabgp", "exabgp"),
     ("tcpdump", "tcpdump"),
     ("nft", "nftables"),
     ("iptables-nft", "iptables"),

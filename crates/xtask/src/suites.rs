@@ -6,7 +6,17 @@ use crate::packages;
 use crate::run::{self, LAB, Session, cargo};
 
 /// In the order in which a person would want them to fail.
-const SUITES: [&str; 5] = ["connectivity", "mesh", "firewall", "interop", "resilience"];
+const SUITES: [&str; 6] = [
+    "connectivity",
+    "mesh",
+    "firewall",
+    PEERS,
+    "interop",
+    "resilience",
+];
+
+/// The suite of which docs/interop.md is the table.
+const PEERS: &str = "peers";
 
 /// Builds once, then runs each suite as a step of its own. Root can have namespaces, and has just installed what was
 /// missing if `install` says so: then a test that can't run is a failure, for it says nothing about what it is to test.
@@ -35,5 +45,18 @@ pub(crate) fn run(session: &mut Session, install: bool) -> Result<()> {
                 .env("MARGAY_TESTS", required),
         )?;
     }
+    Ok(())
+}
+
+/// Runs the suite of single sessions with other speakers, and has it write docs/interop.md when all of it passed.
+pub(crate) fn interop(session: &mut Session) -> Result<()> {
+    session.step(
+        PEERS,
+        cargo()
+            .args(["test", "--quiet", "--test", PEERS])
+            .args(LAB)
+            .env("MARGAY_TESTS", "all")
+            .env("MARGAY_INTEROP_WRITE", "1"),
+    )?;
     Ok(())
 }

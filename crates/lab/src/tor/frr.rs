@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -26,9 +26,9 @@ pub(super) struct Frr {
 
 impl Frr {
     pub(super) fn start(namespace: &Namespace, config: &Config) -> Result<Self> {
-        let zebra = start_zebra(namespace, config)?;
+        let zebra = start_zebra(&config.name, namespace, &config.folder)?;
         std::fs::write(config.folder.join("bgpd.conf"), render(config)?)?;
-        let bgpd = daemon("bgpd", namespace, config)?;
+        let bgpd = start_daemon("bgpd", &config.name, namespace, &config.folder)?;
         Ok(Self {
             namespace: namespace.clone(),
             folder: config.folder.clone(),
@@ -113,14 +113,14 @@ pub(super) fn prepare() -> Result<()> {
 }
 
 /// `zebra`, ready for clients.
-fn start_zebra(namespace: &Namespace, config: &Config) -> Result<Process> {
+pub(crate) fn start_zebra(name: &str, namespace: &Namespace, folder: &Path) -> Result<Process> {
     prepare()?;
     std::fs::write(
-        config.folder.join("zebra.conf"),
+        folder.join("zebra.conf"),
         "log stdout informational\nip nht resolve-via-default\n",
     )?;
-    let mut zebra = daemon("zebra", namespace, config)?;
-    let socket = config.folder.join("zserv.api");
+    let mut zebra = start_daemon("zebra", name, namespace, folder)?;
+    let socket = folder.join("zserv.api");
     wait::until("zebra's socket", Duration::from_secs(10), || {
         zebra.check()?;
         Ok(std::fs::metadata(&socket).map(drop)?)
@@ -128,9 +128,20 @@ fn start_zebra(namespace: &Namespace, config: &Config) -> Result<Process> {
     Ok(zebra)
 }
 
-fn daemon(name: &str, namespace: &Namespace, config: &Config) -> Result<Process> {
-    let folder = &config.folder;
-    let mut program = Program::new(process::find(name).with_context(|| name.to_owned())?)
+/// Where one of FRR's daemons is. The search path may have another one of that name: OpenBGPD's is `bgpd` too.
+pub(crate) fn daemon(name: &str) -> Option<PathBuf> {
+    let path = Path::new("/usr/lib/frr").join(name);
+    path.is_file().then_some(path)
+}
+
+/// Starts one of FRR's daemons, whose configuration is in `folder`, for the router `router`.
+pub(crate) fn start_daemon(
+    name: &str,
+    router: &str,
+    namespace: &Namespace,
+    folder: &Path,
+) -> Result<Process> {
+    let mut program = Program::new(daemon(name).with_context(|| name.to_owned())?)
         .args(["-u", "root", "-g", "root", "-P", "0"])
         .arg("-f")
         .arg(folder.join(format!("{name}.conf")))
@@ -145,12 +156,7 @@ fn daemon(name: &str, namespace: &Namespace, config: &Config) -> Result<Process>
         program = program.args(["-K", "120"]);
     }
     let log = folder.join(format!("{name}.log"));
-    Process::spawn(
-        &format!("{} ({name})", config.name),
-        namespace,
-        program,
-        log,
-    )
+    Process::spawn(&format!("{router} ({name})"), namespace, program, log)
 }
 
 fn render(config: &Config) -> Result<String> {
