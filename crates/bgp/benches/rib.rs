@@ -1,4 +1,4 @@
-//! CPU seconds and memory of the RIB alone, codec included: `cargo bench -p bgp --bench rib [full] [ten] [fanout] [flap]`.
+//! CPU seconds and memory of the RIB alone, codec included: `cargo bench -p bgp --bench rib [full] [ten] [fanout] [flap] [nexthop]`.
 #![expect(clippy::print_stdout, reason = "a benchmark prints what it measured")]
 #![expect(clippy::unwrap_used, reason = "a benchmark stops where it fails")]
 
@@ -17,11 +17,12 @@ fn main() {
         .skip(1)
         .filter(|argument| !argument.starts_with('-'))
         .collect();
-    let benches: [(&str, fn()); 4] = [
+    let benches: [(&str, fn()); 5] = [
         ("full", full),
         ("ten", ten),
         ("fanout", fanout),
         ("flap", flap),
+        ("nexthop", next_hop),
     ];
     for (name, bench) in benches {
         if wanted.is_empty() || wanted.iter().any(|other| other == name) {
@@ -84,6 +85,28 @@ fn ten() {
         drain(&mut rib, 11);
     }
     meter.print("dropped and withdrawn", paths);
+}
+
+/// The next hops of a full table become dearer, and one that few paths have goes and comes back.
+fn next_hop() {
+    let mut rib = rib();
+    up(&mut rib, 1, external(1, 65001));
+    up(&mut rib, 2, external(2, 65002));
+    for message in feed(1, 65001, 1_000_000, 60_000) {
+        receive(&mut rib, 1, &message);
+    }
+    for message in feed(2, 65002, 1_000, 10) {
+        receive(&mut rib, 2, &message);
+    }
+    let paths = rib.memory().paths;
+    let [many, few] = [1, 2].map(|host| external(host, 65000).peer_address);
+    let mut meter = Meter::new();
+    rib.set_next_hop(many, Some(7));
+    meter.print("next hop of all but some", paths);
+    rib.set_next_hop(few, None);
+    meter.print("next hop of a thousand gone", paths);
+    rib.set_next_hops([(many, Some(9)), (few, Some(9))]);
+    meter.print("both at once", paths);
 }
 
 const CLIENTS: u32 = 1000;

@@ -5,6 +5,7 @@ mod export;
 mod groups;
 mod import;
 mod oracle;
+mod order;
 mod random;
 mod restart;
 mod rules;
