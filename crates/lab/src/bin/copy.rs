@@ -1,10 +1,10 @@
 //! Copies what each connection says to all others, and does nothing else: the floor under what a route reflector costs.
 
 use std::collections::BTreeMap;
-use std::io::{ErrorKind, Read as _, Write as _};
+use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, ensure};
 use lab::speaker::PORT;
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
@@ -34,7 +34,6 @@ fn main() -> Result<()> {
             let from = event.data.u64();
             if from == LISTENER {
                 let (connection, _) = listener.accept()?;
-                connection.set_nonblocking(true)?;
                 connection.set_nodelay(true)?;
                 let token = connections
                     .last_key_value()
@@ -47,16 +46,12 @@ fn main() -> Result<()> {
             let Some(mut connection) = connections.get(&from) else {
                 continue;
             };
-            let len = match connection.read(&mut buffer) {
-                Ok(0) => bail!("a connection ended"),
-                Ok(len) => len,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
-                Err(error) => return Err(error.into()),
-            };
+            let len = connection.read(&mut buffer)?;
+            ensure!(len > 0, "a connection ended");
             for (to, mut connection) in &connections {
-                // It is given no more than a socket takes at once.
-                if *to != from && connection.write(&buffer[..len])? < len {
-                    bail!("a socket is full");
+                // Waits where a socket is full: who is at the other end always reads.
+                if *to != from {
+                    connection.write_all(&buffer[..len])?;
                 }
             }
         }

@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -14,6 +15,8 @@ use netlink::packet::route::{
     RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
 use netlink::packet::{AddressFamily, RouteNetlinkMessage};
+
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use crate::meter::{self, Usage};
 use crate::subject::{self, Subject, Topology};
@@ -64,9 +67,13 @@ impl Trial {
         let (subject, peers) = self.wire()?;
         let folder = PathBuf::from("/run/lab").join(&self.name);
         std::fs::create_dir_all(&folder)?;
+        let cpus = Cpus::divide()?;
+        // Which the daemon inherits.
+        keep_to(&cpus.subject)?;
         let daemon = subject::start(self.subject, &subject, &folder, topology)?;
         let mut running = Running { daemon };
         peers.run(|| {
+            keep_to(&cpus.peers)?;
             let swarm = Swarm::new(SocketAddr::from((SUBJECT, PORT)))?;
             measure(&mut running, swarm.raw(self.subject == Subject::Copy))
         })
@@ -87,6 +94,42 @@ impl Trial {
         local(&peers, FAR)?;
         Ok((subject, peers))
     }
+}
+
+/// Who may use which CPUs. The peers have one to themselves, where there are two: a scheduler that now and then puts both
+/// on one doubles every latency.
+#[derive(Debug)]
+struct Cpus {
+    subject: CpuSet,
+    peers: CpuSet,
+}
+
+impl Cpus {
+    fn divide() -> Result<Self> {
+        // Asked once, before any thread is narrowed.
+        static ALL: OnceLock<CpuSet> = OnceLock::new();
+        let all = match ALL.get() {
+            Some(all) => all,
+            None => {
+                let all = sched_getaffinity(None)?;
+                ALL.get_or_init(|| all)
+            }
+        };
+        let (mut subject, mut peers) = (*all, *all);
+        if let Some(last) = (0..CpuSet::MAX_CPU).rfind(|cpu| all.is_set(*cpu))
+            && all.count() > 1
+        {
+            subject.unset(last);
+            peers.clear();
+            peers.set(last);
+        }
+        Ok(Self { subject, peers })
+    }
+}
+
+/// The calling thread runs there from now on, and what it starts.
+fn keep_to(cpus: &CpuSet) -> Result<()> {
+    Ok(sched_setaffinity(None, cpus)?)
 }
 
 /// Makes all addresses of a network the namespace's own.
