@@ -81,13 +81,7 @@ impl Connection {
     /// Writes what waits, as far as the socket takes it.
     pub(crate) fn write(&mut self) -> io::Result<Written> {
         while self.out_len > 0 {
-            let slices: Vec<_> = self
-                .out
-                .iter()
-                .take(GATHER)
-                .map(|bytes| IoSlice::new(bytes))
-                .collect();
-            match (&self.socket).write_vectored(&slices) {
+            match self.write_once() {
                 Ok(written) => self.advance(written),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     return Ok(Written::Full);
@@ -97,6 +91,20 @@ impl Connection {
             }
         }
         Ok(Written::All)
+    }
+
+    fn write_once(&self) -> io::Result<usize> {
+        // The rule where there is little to say to many, and the kernel has less to look at.
+        if let ([only], []) = self.out.as_slices() {
+            return (&self.socket).write(only);
+        }
+        let slices: Vec<_> = self
+            .out
+            .iter()
+            .take(GATHER)
+            .map(|bytes| IoSlice::new(bytes))
+            .collect();
+        (&self.socket).write_vectored(&slices)
     }
 
     fn advance(&mut self, mut written: usize) {

@@ -8,6 +8,7 @@ use bgp::config::SpeakerConfig;
 use bgp::session::ConnId;
 use bgp::speaker::{Event, Speaker};
 use bytes::Bytes;
+use foldhash::fast::FixedState;
 use ipnet::IpNet;
 use socket2::Socket;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -44,7 +45,7 @@ pub(crate) struct Engine {
     pub(crate) speaker: Speaker,
     pub(crate) poller: Poller,
     pub(crate) listeners: Vec<Socket>,
-    pub(crate) connections: HashMap<ConnId, Connection>,
+    pub(crate) connections: HashMap<ConnId, Connection, FixedState>,
     pub(crate) interfaces: Interfaces,
     /// Peers whose key could not be set on a listening socket: what comes from them is not known to be signed.
     pub(crate) unkeyed: BTreeSet<IpNet>,
@@ -89,7 +90,7 @@ impl Engine {
             speaker,
             poller,
             listeners,
-            connections: HashMap::new(),
+            connections: HashMap::default(),
             interfaces: Interfaces::default(),
             unkeyed: BTreeSet::new(),
             drops: Md5Drops::read().ok().map(|drops| (drops, drops)),

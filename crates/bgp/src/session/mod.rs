@@ -34,7 +34,7 @@ mod refresh;
 mod status;
 #[cfg(test)]
 mod tests;
-mod timer;
+pub(crate) mod timer;
 
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};

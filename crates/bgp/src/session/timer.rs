@@ -56,6 +56,10 @@ impl Timer {
     }
 }
 
+/// How long before its time a keepalive may go, when the speaker is awake anyway: a node of a big mesh wakes up for some
+/// of them together, and not for each. The interval is jittered by more than that (RFC 4271 §10).
+pub(crate) const KEEPALIVE_EARLY: Duration = Duration::from_millis(250);
+
 /// Deadlines by timer.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Timers {
@@ -87,13 +91,17 @@ impl Timers {
             .min_by_key(|(at, _)| *at)
     }
 
-    /// Takes out one timer that is due, with how late it is.
+    /// Takes out one timer that is due, with how late it is. A keepalive may go a moment early.
     pub(crate) fn expire(&mut self, now: Instant) -> Option<(Timer, Duration)> {
+        let until = |timer| match timer == Timer::Keepalive {
+            true => now + KEEPALIVE_EARLY,
+            false => now,
+        };
         let (timer, at) = Timer::ALL
             .into_iter()
             .filter_map(|timer| Some((timer, self.deadline(timer)?)))
-            .find(|(_, at)| *at <= now)?;
+            .find(|(timer, at)| *at <= until(*timer))?;
         self.stop(timer);
-        Some((timer, now - at))
+        Some((timer, now.saturating_duration_since(at)))
     }
 }

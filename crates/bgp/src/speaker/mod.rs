@@ -38,6 +38,7 @@ use slab::Slab;
 
 use crate::config::{PeerConfig, SpeakerConfig};
 use crate::rib::{Generation, PeerIndex, Rib, RouteChange};
+use crate::session::timer::KEEPALIVE_EARLY;
 use crate::session::{ConnId, Output, Session};
 pub use event::{Event, Transport};
 pub use interface::Interface;
@@ -208,6 +209,12 @@ impl Speaker {
             self.with_session(index, |session, routes| session.handle_timeout(now, routes));
             self.retire(index, now);
         }
+        // Nothing but keepalives goes before its time.
+        let soon = self.deadlines.range(..(now + KEEPALIVE_EARLY, 0));
+        let soon: Vec<u32> = soon.map(|(_, index)| *index).collect();
+        for index in soon {
+            self.with_session(index, |session, routes| session.handle_timeout(now, routes));
+        }
         self.check_sync(now);
     }
 
@@ -260,7 +267,8 @@ impl Speaker {
 
     /// The next bytes for a connection whose socket has room: one or more whole messages.
     pub fn poll_transmit(&mut self, conn: ConnId) -> Option<Bytes> {
-        self.with_session(conn.peer, |session, routes| {
+        // A session that has sent something has nothing to report, and nothing to wait for any sooner.
+        self.run_session(conn.peer, |session, routes| {
             session.poll_transmit(conn, routes)
         })
         .flatten()
@@ -336,20 +344,8 @@ impl Speaker {
         index: u32,
         run: impl FnOnce(&mut Session, &mut PeerRoutes<'_>) -> T,
     ) -> Option<T> {
+        let result = self.run_session(index, run)?;
         let peer = self.peers.get_mut(index as usize)?;
-        let mut routes = PeerRoutes {
-            rib: &mut self.rib,
-            config: &self.config,
-            peer: &peer.config,
-            interfaces: &self.interfaces,
-            address: peer.address,
-            index: PeerIndex(index),
-            generation: &mut peer.generation,
-            last_generation: &mut self.last_generation,
-            changed: &mut self.rib_changed,
-        };
-        let result = run(&mut peer.session, &mut routes);
-
         while let Some(output) = peer.session.poll_output() {
             let event = match output {
                 Output::Ready(conn) => {
@@ -402,5 +398,26 @@ impl Speaker {
         }
         self.restart.observe(index, &peer.session);
         Some(result)
+    }
+
+    /// Runs one session, and leaves what it has to say where it is.
+    fn run_session<T>(
+        &mut self,
+        index: u32,
+        run: impl FnOnce(&mut Session, &mut PeerRoutes<'_>) -> T,
+    ) -> Option<T> {
+        let peer = self.peers.get_mut(index as usize)?;
+        let mut routes = PeerRoutes {
+            rib: &mut self.rib,
+            config: &self.config,
+            peer: &peer.config,
+            interfaces: &self.interfaces,
+            address: peer.address,
+            index: PeerIndex(index),
+            generation: &mut peer.generation,
+            last_generation: &mut self.last_generation,
+            changed: &mut self.rib_changed,
+        };
+        Some(run(&mut peer.session, &mut routes))
     }
 }

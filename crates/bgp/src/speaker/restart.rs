@@ -118,11 +118,16 @@ impl Restart {
 
     /// Whether what is from before need not be kept any longer, from now on. `complete`: all peers are known.
     pub(super) fn settle(&mut self, complete: bool, now: Instant) -> bool {
-        if !self.synced || self.settled || !complete {
+        if !self.synced || self.settled {
             return false;
         }
-        self.outstanding.retain(|_, until| *until > now);
-        self.settled = self.outstanding.is_empty();
+        // Asked after every input: whoever is behind one that still has time can be looked at when that is over.
+        while let Some(first) = self.outstanding.first_entry()
+            && *first.get() <= now
+        {
+            first.remove();
+        }
+        self.settled = complete && self.outstanding.is_empty();
         self.settled
     }
 
@@ -130,8 +135,8 @@ impl Restart {
         if !self.synced {
             return Some((self.deferral.min(self.look), "selection deferral"));
         }
-        // While the configuration is not complete this moment may be over: then nothing is waited for but that.
-        let last = self.outstanding.values().max()?;
-        (!self.settled).then_some((*last, "peers that may be restarting"))
+        // While the configuration is not complete there may be nobody left: then nothing is waited for but that.
+        let (_, until) = self.outstanding.first_key_value()?;
+        (!self.settled).then_some((*until, "peers that may be restarting"))
     }
 }
