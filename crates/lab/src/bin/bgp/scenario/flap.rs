@@ -36,6 +36,8 @@ pub(super) fn measure(trial: &Trial) -> Result<Vec<f64>> {
         swarm.run_until_established(LIMIT)?;
         let up = swarm.last_established().context("a session")?;
         if copy {
+            // Whom it has not accepted yet it copies nothing to.
+            subject.at_rest(&mut swarm, LIMIT)?;
             for (id, routes) in ids.iter().zip(&said) {
                 swarm.send(*id, routes)?;
             }
