@@ -3,7 +3,7 @@
 //! | module | what |
 //! | --- | --- |
 //! | [`status`] | `GET /v1/status` |
-//! | [`peer`] | `GET /v1/bgp/peers`, `GET /v1/bgp/peers/{address}` |
+//! | [`peer`] | `GET /v1/bgp/peers`, `GET` and `POST /v1/bgp/peers/{address}` |
 //! | [`bgp_route`] | `GET /v1/bgp/routes?prefix=&from=&to=` |
 //! | [`kernel`] | `GET /v1/routes` |
 //! | [`endpoint`] | `GET /v1/endpoints` |
@@ -26,8 +26,8 @@ pub use bgp_route::{BgpPath, BgpRoute, BgpRoutes, BgpRoutesQuery, PathState};
 pub use endpoint::{Endpoint, Endpoints, PodName};
 pub use kernel::{Hop, KernelRoute, KernelRouteKind, KernelRouteState, KernelRoutes, Target};
 pub use peer::{
-    Direction, GracefulRestart, MessageCounts, Messages, Peer, PeerKind, Peers, PrefixCounts,
-    SessionError, SessionState, Timers,
+    Direction, GracefulRestart, MessageCounts, Messages, Peer, PeerAction, PeerKind, PeerOrder,
+    PeerOrderDone, Peers, PrefixCounts, SessionError, SessionState, Timers,
 };
 pub use status::{
     BgpStatus, ConfigFile, ConfigStatus, FirewallStatus, KernelError, KernelStatus, Problem,
@@ -41,7 +41,8 @@ pub const DEFAULT_SOCKET: &str = "/run/margay/api.sock";
 pub mod path {
     /// [`Status`](crate::Status).
     pub const STATUS: &str = "/v1/status";
-    /// [`Peers`](crate::Peers); with `/{address}`: [`Peer`](crate::Peer).
+    /// [`Peers`](crate::Peers); with `/{address}`: [`Peer`](crate::Peer), and by POST a
+    /// [`PeerOrder`](crate::PeerOrder).
     pub const PEERS: &str = "/v1/bgp/peers";
     /// [`BgpRoutes`](crate::BgpRoutes), for a [`BgpRoutesQuery`](crate::BgpRoutesQuery).
     pub const BGP_ROUTES: &str = "/v1/bgp/routes";

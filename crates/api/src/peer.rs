@@ -1,8 +1,9 @@
-//! `GET /v1/bgp/peers` and `/v1/bgp/peers/{address}`: the sessions.
+//! `GET /v1/bgp/peers` and `/v1/bgp/peers/{address}`: the sessions. `POST /v1/bgp/peers/{address}`: orders to one of them.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 /// All configured peers, by address.
@@ -33,6 +34,15 @@ pub struct Peer {
     pub origin: String,
     /// We only wait for its connection.
     pub passive: bool,
+    /// The range that it was accepted from, where it is not configured by its address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub range: Option<IpNet>,
+    /// How its segments are authenticated, and what stands in the way of it: `TCP-MD5`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authentication: Option<String>,
+    /// Why it stays down, where that is on purpose.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub halted: Option<String>,
     /// The session's state.
     pub state: SessionState,
     /// Since when it is in this state, RFC 3339.
@@ -141,6 +151,40 @@ pub struct PrefixCounts {
     pub accepted: u64,
     /// We sent it these.
     pub advertised: u64,
+    /// How many it may send in each family.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+}
+
+/// An order to one peer: the body of a POST.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PeerOrder {
+    /// What to do.
+    pub action: PeerAction,
+    /// For the peer's operator (RFC 9003); cut after 255 octets.
+    #[serde(default)]
+    pub text: String,
+}
+
+/// What to do with a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum PeerAction {
+    /// End its session, and start it again whatever kept it down.
+    Reset,
+    /// Send everything again, and ask for the same (RFC 2918); the session goes on.
+    SoftReset,
+    /// End its session, and keep it down until it is reset.
+    Shutdown,
+}
+
+/// What came of an order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PeerOrderDone {
+    /// In words.
+    pub message: String,
 }
 
 /// Messages by type.

@@ -164,6 +164,8 @@ pub struct PeerConfig {
     pub import: Policy,
     /// Applied to what we send it, before the attributes are rewritten for it.
     pub export: Policy,
+    /// Why it is to stay down: nothing is dialled or accepted as long as this is set.
+    pub shutdown: Option<String>,
     /// What in the configuration asked for this peer, for a person: `BGPPeer/tor-a`, `mesh`.
     pub origin: String,
 }
@@ -192,6 +194,7 @@ impl PeerConfig {
             rules: Rules::default(),
             import: Policy::reject_all("no import policy"),
             export: Policy::reject_all("no export policy"),
+            shutdown: None,
             origin: String::new(),
         }
     }

@@ -32,6 +32,11 @@ Examples:
   margayctl bgp routes --from 192.0.2.1      What did this peer send, and what did we refuse?
   margayctl bgp routes --to 192.0.2.1        What does this peer get, and why not the rest?";
 
+const RESET_EXAMPLES: &str = "\
+Examples:
+  margayctl bgp reset 192.0.2.1 --soft                 Everything once more, without a loss
+  margayctl bgp reset 192.0.2.1 -m 'new line card'     A new session; the peer's log has the reason";
+
 /// Looks into Margay's agent on this node.
 #[derive(Debug, Parser)]
 #[command(name = "margayctl", version, after_help = EXAMPLES, styles = Styles::plain())]
@@ -95,6 +100,41 @@ pub(crate) enum Bgp {
     Peer {
         /// The peer's address
         address: IpAddr,
+    },
+    /// End a session and start it again, whatever kept it down; or, with --soft, move all routes once more
+    #[command(after_help = RESET_EXAMPLES)]
+    Reset {
+        /// The peer's address
+        address: IpAddr,
+
+        /// Keep the session: send all routes again, and ask for the peer's (route refresh)
+        #[arg(long, conflicts_with = "message")]
+        soft: bool,
+
+        /// A reason that the peer's operator will read, up to 255 octets
+        #[arg(
+            short,
+            long,
+            value_name = "TEXT",
+            default_value = "",
+            hide_default_value = true
+        )]
+        message: String,
+    },
+    /// End a session and keep it down, until it is reset or the agent starts anew
+    Shutdown {
+        /// The peer's address
+        address: IpAddr,
+
+        /// A reason that the peer's operator will read, up to 255 octets
+        #[arg(
+            short,
+            long,
+            value_name = "TEXT",
+            default_value = "",
+            hide_default_value = true
+        )]
+        message: String,
     },
     /// Routes: all paths and which won; or what one peer sends us, or gets
     #[command(after_help = ROUTES_EXAMPLES)]

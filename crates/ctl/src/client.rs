@@ -1,4 +1,4 @@
-//! One HTTP/1.1 GET over the agent's Unix socket: blocking, one connection a request.
+//! One HTTP/1.1 request over the agent's Unix socket: blocking, one connection a request.
 
 #[cfg(test)]
 mod tests;
@@ -48,7 +48,35 @@ fn hint(error: &io::Error) -> &'static str {
 
 /// Asks for `target` (path and query), and gives back the answer's text.
 pub(crate) fn get(socket: &Path, target: &str) -> Result<String, Failure> {
-    let raw = exchange(socket, target).map_err(|source| Failure::Unreachable {
+    ask(socket, &request("GET", target, ""))
+}
+
+/// Sends `body` to `target`, and gives back the answer's text.
+pub(crate) fn post(
+    socket: &Path,
+    target: &str,
+    body: &impl serde::Serialize,
+) -> Result<String, Failure> {
+    let body = serde_json::to_string(body).map_err(|error| Failure::Garbled(error.to_string()))?;
+    ask(socket, &request("POST", target, &body))
+}
+
+fn request(method: &str, target: &str, body: &str) -> String {
+    let kind = if body.is_empty() {
+        String::new()
+    } else {
+        format!(
+            "Content-Type: application/json\r\nContent-Length: {}\r\n",
+            body.len()
+        )
+    };
+    format!(
+        "{method} {target} HTTP/1.1\r\nHost: margay\r\nAccept: application/json\r\n{kind}Connection: close\r\n\r\n{body}"
+    )
+}
+
+fn ask(socket: &Path, request: &str) -> Result<String, Failure> {
+    let raw = exchange(socket, request).map_err(|source| Failure::Unreachable {
         socket: socket.to_owned(),
         source,
     })?;
@@ -72,14 +100,11 @@ pub(crate) fn decode<T: DeserializeOwned>(body: &str) -> Result<T, Failure> {
     serde_json::from_str(body).map_err(|error| Failure::Garbled(error.to_string()))
 }
 
-fn exchange(socket: &Path, target: &str) -> io::Result<Vec<u8>> {
+fn exchange(socket: &Path, request: &str) -> io::Result<Vec<u8>> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
-    write!(
-        stream,
-        "GET {target} HTTP/1.1\r\nHost: margay\r\nAccept: application/json\r\nConnection: close\r\n\r\n"
-    )?;
+    stream.write_all(request.as_bytes())?;
     let mut raw = Vec::new();
     stream.take(MAX_RESPONSE).read_to_end(&mut raw)?;
     if raw.is_empty() {

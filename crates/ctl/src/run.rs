@@ -3,10 +3,12 @@
 use std::ffi::OsStr;
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
+use std::net::IpAddr;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use api::{PeerAction, PeerOrder, PeerOrderDone};
 use clap::{CommandFactory, FromArgMatches};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -144,6 +146,20 @@ fn answer(cli: &Cli, style: Style) -> Result<Answer, Failure> {
             let target = format!("{}/{address}", api::path::PEERS);
             page(cli, style, &target, view::peers::is_up, view::peers::page)
         }
+        Command::Bgp(Bgp::Reset {
+            address,
+            soft,
+            message,
+        }) => {
+            let action = match soft {
+                true => PeerAction::SoftReset,
+                false => PeerAction::Reset,
+            };
+            order(cli, *address, action, message)
+        }
+        Command::Bgp(Bgp::Shutdown { address, message }) => {
+            order(cli, *address, PeerAction::Shutdown, message)
+        }
         Command::Bgp(Bgp::Routes(routes)) => page(
             cli,
             style,
@@ -177,6 +193,18 @@ fn answer(cli: &Cli, style: Style) -> Result<Answer, Failure> {
             well: true,
         }),
     }
+}
+
+/// Has the agent do something with a peer, and shows what came of it.
+fn order(cli: &Cli, address: IpAddr, action: PeerAction, text: &str) -> Result<Answer, Failure> {
+    let order = PeerOrder {
+        action,
+        text: text.to_owned(),
+    };
+    let target = format!("{}/{address}", api::path::PEERS);
+    let done: PeerOrderDone = client::decode(&client::post(&cli.socket, &target, &order)?)?;
+    let text = raw(cli.output, &done).unwrap_or_else(|| format!("{}\n", done.message));
+    Ok(Answer { text, well: true })
 }
 
 /// Asks for a value, and shows it in the format that is wanted.

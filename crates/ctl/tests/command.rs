@@ -56,11 +56,22 @@ impl Agent {
 fn serve(listener: &UnixListener, status: u16, body: &str) -> String {
     let (mut stream, _) = listener.accept().expect("a connection");
     let mut request = Vec::new();
-    let mut buffer = [0; 1024];
+    // Octet by octet: a body may follow.
+    let mut buffer = [0; 1];
     while !request.ends_with(b"\r\n\r\n") {
         let count = stream.read(&mut buffer).expect("a request");
         assert_ne!(count, 0, "the request breaks off");
         request.extend_from_slice(&buffer[..count]);
+    }
+    let request = String::from_utf8_lossy(&request).into_owned();
+    let mut first = request.lines().next().unwrap_or_default().to_owned();
+    let length = request
+        .lines()
+        .find_map(|line| line.strip_prefix("Content-Length: "));
+    if let Some(length) = length {
+        let mut body = vec![0; length.parse().expect("a length")];
+        stream.read_exact(&mut body).expect("a body");
+        first = format!("{first} {}", String::from_utf8_lossy(&body));
     }
     write!(
         stream,
@@ -68,8 +79,7 @@ fn serve(listener: &UnixListener, status: u16, body: &str) -> String {
         body.len()
     )
     .expect("an answer");
-    let request = String::from_utf8_lossy(&request).into_owned();
-    request.lines().next().unwrap_or_default().to_owned()
+    first
 }
 
 fn margayctl() -> Command {
@@ -239,4 +249,28 @@ fn as_a_plugin_of_kubectl_it_goes_by_that_name() {
         .output()
         .expect("the plugin runs");
     check(&output, 0, "Usage: kubectl margay bgp", "");
+}
+
+#[test]
+fn orders_to_a_peer_are_posted() {
+    for (arguments, body) in [
+        (
+            &["bgp", "reset", "192.0.2.1", "-m", "new card"][..],
+            r#"{"action":"reset","text":"new card"}"#,
+        ),
+        (
+            &["bgp", "reset", "192.0.2.1", "--soft"],
+            r#"{"action":"softReset","text":""}"#,
+        ),
+        (
+            &["bgp", "shutdown", "2001:db8::1"],
+            r#"{"action":"shutdown","text":""}"#,
+        ),
+    ] {
+        let agent = Agent::new(&[(200, r#"{"message":"as you wish"}"#)]);
+        let (output, requests) = agent.run(arguments);
+        check(&output, 0, "as you wish\n", "");
+        let target = format!("POST /v1/bgp/peers/{} HTTP/1.1 {body}", arguments[2]);
+        assert_eq!(requests, [target]);
+    }
 }

@@ -8,13 +8,15 @@ use std::collections::btree_map::Entry;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use bgp::config::{Client, NextHopMode, PeerConfig, PrivateAs, Reach, Rules};
+use bgp::config::{
+    Client, LimitAction, NextHopMode, Password, PeerConfig, PrefixLimit, PrivateAs, Reach, Rules,
+};
 use bgp::policy::Policy;
 use bgp_wire::{Asn, Family};
 use resources::bgp_configuration::DEFAULT;
 use resources::{
-    BgpPeerSpec, ClusterState, Kind, Node, PeerAddress, Problem, ReversePeering, Severity,
-    SourceAddress,
+    BgpPeerSpec, ClusterState, Kind, MaxPrefixes, Node, PasswordSource, PeerAddress, Problem,
+    ReversePeering, SecretKeyRef, Severity, SourceAddress,
 };
 
 use crate::filter::Ranges;
@@ -229,6 +231,8 @@ impl Planner<'_> {
         let local_asn = spec.local_as_number.map(resources::AsNumber::get);
         let internal = asn == local_asn.unwrap_or_else(|| self.asn_of(self.node));
         let (import, export) = self.policies(name, spec, internal, problems);
+        let object = (Kind::BgpPeer, name);
+        let password = self.password(spec.password.as_ref(), object, "spec.password", problems);
         PeerConfig {
             port: wanted.at.port.unwrap_or(port),
             local_address: match source {
@@ -241,6 +245,10 @@ impl Planner<'_> {
             },
             passive: spec.passive.unwrap_or(false),
             hold_time: spec.hold_time.unwrap_or_else(|| self.hold_time()),
+            keepalive: spec.keepalive_time,
+            prefix_limits: prefix_limits(spec.max_prefixes.as_ref()),
+            shutdown: password.as_ref().err().cloned(),
+            password: password.ok().flatten(),
             reach: spec.ttl_security.map_or(ANY_DISTANCE, Reach::Gtsm),
             next_hop: next_hop_mode(spec, internal),
             graceful_restart: spec
@@ -366,7 +374,16 @@ impl Planner<'_> {
         let name = &self.node.metadata.name;
         let restart_time = setting(self.cluster, name, |spec| spec.node_mesh_max_restart_time)
             .unwrap_or(DEFAULT_RESTART_TIME);
+        let default = self.cluster.configurations.get(DEFAULT);
+        let password = self.password(
+            default.and_then(|spec| spec.node_mesh_password.as_ref()),
+            (Kind::BgpConfiguration, DEFAULT),
+            "spec.nodeMeshPassword",
+            problems,
+        );
         let template = PeerConfig {
+            shutdown: password.as_ref().err().cloned(),
+            password: password.ok().flatten(),
             hold_time: self.hold_time(),
             connect_retry: CONNECT_RETRY,
             families: self.families(&[]),
@@ -428,6 +445,37 @@ impl Planner<'_> {
         addresses.find(|address| address.is_ipv4() != session.is_ipv4())
     }
 
+    /// A peer's password. One that can't be had keeps the peer down, in these words: a session without it would be open to
+    /// those whom it was to keep out.
+    fn password(
+        &self,
+        source: Option<&PasswordSource>,
+        object: (Kind, &str),
+        field: &str,
+        problems: &mut Vec<Problem>,
+    ) -> Result<Option<Password>, String> {
+        let Some(PasswordSource {
+            secret_key_ref: SecretKeyRef { name, key },
+        }) = source
+        else {
+            return Ok(None);
+        };
+        let found = match self.cluster.secrets.get(name) {
+            None => Err(format!("there is no Secret named `{name}`")),
+            Some(secret) => match secret.value(key) {
+                None => Err(format!("Secret `{name}` has no key `{key}`")),
+                Some(octets) => Password::new(octets)
+                    .map_err(|error| format!("Secret `{name}`, key `{key}`: {error}")),
+            },
+        };
+        found.map(Some).map_err(|reason| {
+            let message = format!("{reason}: until there is a password the session stays down");
+            let field = format!("{field}.secretKeyRef");
+            problems.push(problem(Severity::Error, Some(object), &field, message));
+            reason
+        })
+    }
+
     fn mesh_enabled(&self) -> bool {
         let default = self.cluster.configurations.get(DEFAULT);
         default
@@ -483,3 +531,29 @@ fn next_hop_mode(spec: &BgpPeerSpec, internal: bool) -> NextHopMode {
 
 /// Peers may be any number of hops away, as in Calico; the TTL is the highest, so that a peer may ask for TTL security.
 const ANY_DISTANCE: Reach = Reach::Hops(255);
+
+/// A limit for each family. A session that is down for it comes back after five minutes where nothing else is said.
+fn prefix_limits(limit: Option<&MaxPrefixes>) -> Vec<PrefixLimit> {
+    let Some(limit) = limit else {
+        return Vec::new();
+    };
+    let after = limit.restart_after.unwrap_or(DEFAULT_LIMIT_PAUSE);
+    let families = [Family::IPV4_UNICAST, Family::IPV6_UNICAST];
+    let limits = families.map(|family| PrefixLimit {
+        family,
+        limit: limit.limit,
+        warn_percent: limit.warn_percent.unwrap_or(DEFAULT_WARN_PERCENT),
+        action: match limit.action.unwrap_or_default() {
+            resources::LimitAction::Warn => LimitAction::Warn,
+            resources::LimitAction::Restart => LimitAction::Restart(after),
+            resources::LimitAction::StayDown => LimitAction::StayDown,
+        },
+    });
+    limits.to_vec()
+}
+
+/// How long a session with too many prefixes stays down.
+const DEFAULT_LIMIT_PAUSE: Duration = Duration::from_secs(300);
+
+/// From which share of a limit on it is said.
+const DEFAULT_WARN_PERCENT: u8 = 75;

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::AsNumber;
 use crate::fault::Fault;
 use crate::values::optional_duration;
+use crate::{AsNumber, PasswordSource};
 
 /// The name of the configuration of all nodes.
 pub const DEFAULT: &str = "default";
@@ -34,6 +34,9 @@ pub struct BgpConfigurationSpec {
         with = "optional_duration"
     )]
     pub node_mesh_max_restart_time: Option<Duration>,
+    /// What sessions within the mesh are signed with (RFC 2385).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_mesh_password: Option<PasswordSource>,
     /// Hold time to propose where the peer says nothing else: zero (no keepalives), or at least 3 s. 90 s by default.
     #[serde(
         default,
@@ -63,6 +66,13 @@ impl BgpConfigurationSpec {
         if own && self.node_to_node_mesh_enabled.is_some() {
             let message = "the mesh is on or off for all nodes: set this in `default`";
             faults.push(Fault::at("spec.nodeToNodeMeshEnabled", message));
+        }
+        if own && self.node_mesh_password.is_some() {
+            let message = "both ends of a session need the same password: set this in `default`";
+            faults.push(Fault::at("spec.nodeMeshPassword", message));
+        }
+        if let Some(password) = &self.node_mesh_password {
+            password.validate("spec.nodeMeshPassword", faults);
         }
         if self.listen_port == Some(0) {
             faults.push(Fault::at(

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::bgp_configuration::{validate_hold_time, validate_restart_time};
 use crate::fault::Fault;
 use crate::values::optional_duration;
-use crate::{AsNumber, PeerAddress, Selector};
+use crate::{AsNumber, PasswordSource, PeerAddress, Selector};
 
 /// A peer, and which nodes have it. With neither `node` nor `nodeSelector` all nodes do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,6 +87,19 @@ pub struct BgpPeerSpec {
         with = "optional_duration"
     )]
     pub hold_time: Option<Duration>,
+    /// How often we send a KEEPALIVE; at most a third of the hold time agreed on.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "optional_duration"
+    )]
+    pub keepalive_time: Option<Duration>,
+    /// What TCP's segments are signed with (RFC 2385).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<PasswordSource>,
+    /// How many prefixes it may announce in each family.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_prefixes: Option<MaxPrefixes>,
     /// Whether graceful restart is offered to it (RFC 4724).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub graceful_restart: Option<bool>,
@@ -103,6 +116,63 @@ pub struct BgpPeerSpec {
     /// Names of BGPFilters, applied in order: the first rule that matches decides.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub filters: Vec<String>,
+}
+
+/// A bound on the prefixes of each family that a peer announces, rejected ones counted too.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MaxPrefixes {
+    /// So many are fine.
+    pub limit: u32,
+    /// From this share of the limit on it is said, in percent; 75 by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warn_percent: Option<u8>,
+    /// What one more leads to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub action: Option<LimitAction>,
+    /// With `Restart`: how long the session stays down; 5 minutes by default.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "optional_duration"
+    )]
+    pub restart_after: Option<Duration>,
+}
+
+/// What comes of more prefixes than the limit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LimitAction {
+    /// It is said, and that is all.
+    Warn,
+    /// The session ends, and may come back after a while.
+    #[default]
+    Restart,
+    /// The session ends, and stays down until somebody resets it.
+    StayDown,
+}
+
+impl MaxPrefixes {
+    fn validate(&self, faults: &mut Vec<Fault>) {
+        if self.limit == 0 {
+            let message = "a limit of 0 lets no prefix pass: write 1 or more";
+            faults.push(Fault::at("spec.maxPrefixes.limit", message));
+        }
+        if self
+            .warn_percent
+            .is_some_and(|percent| !(1..=100).contains(&percent))
+        {
+            let message = "a share of the limit is 1 to 100";
+            faults.push(Fault::at("spec.maxPrefixes.warnPercent", message));
+        }
+        if self.restart_after.is_some() && self.action.unwrap_or_default() != LimitAction::Restart {
+            let message = "has a meaning with `action: Restart` only: remove one of them";
+            faults.push(Fault::at("spec.maxPrefixes.restartAfter", message));
+        }
+        if self.restart_after.is_some_and(|after| after.is_zero()) {
+            let message = "a session that comes back at once would end at once: write `1s` or more";
+            faults.push(Fault::at("spec.maxPrefixes.restartAfter", message));
+        }
+    }
 }
 
 /// Source address of our connections.
@@ -185,6 +255,16 @@ impl BgpPeerSpec {
             ));
         }
         validate_hold_time(self.hold_time, faults);
+        if self.keepalive_time.is_some_and(|time| time.is_zero()) {
+            let message = "write `1s` or more; `holdTime: 0s` switches KEEPALIVEs off";
+            faults.push(Fault::at("spec.keepaliveTime", message));
+        }
+        if let Some(password) = &self.password {
+            password.validate("spec.password", faults);
+        }
+        if let Some(limit) = &self.max_prefixes {
+            limit.validate(faults);
+        }
         validate_restart_time("spec.maxRestartTime", self.max_restart_time, faults);
     }
 

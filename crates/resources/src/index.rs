@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use crate::yaml::Parsed;
 use crate::{
     BgpConfigurationSpec, BgpFilterSpec, BgpPeerSpec, IpPoolSpec, Kind, Node, Object, ObjectRef,
-    Problem, Severity,
+    Problem, Secret, Severity,
 };
 
 /// The source that [`Index::apply`] and [`Index::delete`] speak for.
@@ -28,6 +28,8 @@ pub struct ClusterState {
     pub pools: BTreeMap<String, IpPoolSpec>,
     /// Nodes.
     pub nodes: BTreeMap<String, Node>,
+    /// Secrets. Of those in Kubernetes only the ones that are named by a peer; in files, all that are there.
+    pub secrets: BTreeMap<String, Secret>,
 }
 
 /// The objects of all sources. An object with a fault is kept out and listed under [`problems`](Self::problems), while
@@ -277,12 +279,14 @@ impl Index {
             Some(Object::BgpPeer(object)) => put(&mut self.state.peers, name, object.spec),
             Some(Object::IpPool(object)) => put(&mut self.state.pools, name, object.spec),
             Some(Object::Node(node)) => put(&mut self.state.nodes, name, node),
+            Some(Object::Secret(secret)) => put(&mut self.state.secrets, name, secret),
             None => match reference.kind {
                 Kind::BgpConfiguration => self.state.configurations.remove(name).is_some(),
                 Kind::BgpFilter => self.state.filters.remove(name).is_some(),
                 Kind::BgpPeer => self.state.peers.remove(name).is_some(),
                 Kind::IpPool => self.state.pools.remove(name).is_some(),
                 Kind::Node => self.state.nodes.remove(name).is_some(),
+                Kind::Secret => self.state.secrets.remove(name).is_some(),
             },
         }
     }

@@ -5,6 +5,7 @@
 //! | [`object`] | [`Object`]: one of the kinds below, with its name and labels |
 //! | [`bgp_configuration`], [`bgp_peer`], [`bgp_filter`], [`filter_rule`], [`ip_pool`] | our own kinds, `margay.dev/v1alpha1` |
 //! | [`node`] | what we use of Kubernetes' `v1` Node |
+//! | [`secret`] | what we use of Kubernetes' `v1` Secret: passwords |
 //! | [`values`] | AS numbers, durations, peer addresses: what fields hold |
 //! | [`selector`] | label selectors, in Kubernetes' syntax and in Calico's |
 //! | [`yaml`] | files to objects; every fault with its line and what would be right |
@@ -23,6 +24,7 @@ pub mod index;
 pub mod ip_pool;
 pub mod node;
 pub mod object;
+pub mod secret;
 pub mod selector;
 mod tree;
 pub mod values;
@@ -31,12 +33,15 @@ pub mod yaml;
 
 pub use bgp_configuration::BgpConfigurationSpec;
 pub use bgp_filter::BgpFilterSpec;
-pub use bgp_peer::{BgpPeerSpec, NextHopMode, PrivateAs, ReversePeering, SourceAddress};
+pub use bgp_peer::{
+    BgpPeerSpec, LimitAction, MaxPrefixes, NextHopMode, PrivateAs, ReversePeering, SourceAddress,
+};
 pub use filter_rule::{Action, FilterRule, MatchOperator, PrefixLength};
 pub use index::{ClusterState, Index};
 pub use ip_pool::IpPoolSpec;
 pub use node::Node;
 pub use object::{Kind, Metadata, Object, ObjectRef, Resource};
+pub use secret::{PasswordSource, Secret, SecretKeyRef};
 pub use selector::Selector;
 pub use values::{AsNumber, PeerAddress};
 pub use written::Written;

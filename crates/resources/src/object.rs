@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::fault::{Fault, instead};
 use crate::tree::Tree;
-use crate::{API_VERSION, BgpConfigurationSpec, BgpFilterSpec, BgpPeerSpec, IpPoolSpec, Node};
+use crate::{
+    API_VERSION, BgpConfigurationSpec, BgpFilterSpec, BgpPeerSpec, IpPoolSpec, Node, Secret,
+};
 
 /// The kinds that we read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -23,16 +25,19 @@ pub enum Kind {
     IpPool,
     /// [`Node`].
     Node,
+    /// [`Secret`].
+    Secret,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::BgpConfiguration,
         Self::BgpFilter,
         Self::BgpPeer,
         Self::IpPool,
         Self::Node,
+        Self::Secret,
     ];
 
     /// As in an object's `kind`.
@@ -44,6 +49,7 @@ impl Kind {
             Self::BgpPeer => "BGPPeer",
             Self::IpPool => "IPPool",
             Self::Node => "Node",
+            Self::Secret => "Secret",
         }
     }
 
@@ -51,7 +57,7 @@ impl Kind {
     #[must_use]
     pub fn api_version(self) -> &'static str {
         match self {
-            Self::Node => "v1",
+            Self::Node | Self::Secret => "v1",
             Self::BgpConfiguration | Self::BgpFilter | Self::BgpPeer | Self::IpPool => API_VERSION,
         }
     }
@@ -114,11 +120,13 @@ pub enum Object {
     /// A filter.
     BgpFilter(Resource<BgpFilterSpec>),
     /// A peer of one or more nodes.
-    BgpPeer(Resource<BgpPeerSpec>),
+    BgpPeer(Box<Resource<BgpPeerSpec>>),
     /// A range of pod addresses.
     IpPool(Resource<IpPoolSpec>),
     /// A node.
     Node(Node),
+    /// A Secret.
+    Secret(Secret),
 }
 
 impl Object {
@@ -131,6 +139,7 @@ impl Object {
             Self::BgpPeer(_) => Kind::BgpPeer,
             Self::IpPool(_) => Kind::IpPool,
             Self::Node(_) => Kind::Node,
+            Self::Secret(_) => Kind::Secret,
         }
     }
 
@@ -143,6 +152,7 @@ impl Object {
             Self::BgpPeer(object) => &object.metadata,
             Self::IpPool(object) => &object.metadata,
             Self::Node(object) => &object.metadata,
+            Self::Secret(object) => &object.metadata,
         }
     }
 
@@ -168,6 +178,7 @@ impl Object {
             Self::BgpPeer(object) => object.spec.validate(&mut faults),
             Self::IpPool(object) => object.spec.validate(&mut faults),
             Self::Node(object) => object.validate(&mut faults),
+            Self::Secret(object) => object.validate(&mut faults),
         }
         faults
     }
@@ -178,9 +189,10 @@ impl Object {
         Ok(match kind {
             Kind::BgpConfiguration => Self::BgpConfiguration(resource(tree)?),
             Kind::BgpFilter => Self::BgpFilter(resource(tree)?),
-            Kind::BgpPeer => Self::BgpPeer(resource(tree)?),
+            Kind::BgpPeer => Self::BgpPeer(Box::new(resource(tree)?)),
             Kind::IpPool => Self::IpPool(resource(tree)?),
             Kind::Node => Self::Node(Node::deserialize(tree)?),
+            Kind::Secret => Self::Secret(Secret::deserialize(tree)?),
         })
     }
 }

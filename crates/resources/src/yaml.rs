@@ -103,7 +103,10 @@ impl Reader<'_> {
         });
         let object = match Object::from_tree(kind, tree) {
             Ok(object) => object,
-            Err(fault) => return self.problem(reference, &fault.on_line(tree.line)),
+            Err(fault) => {
+                let fault = discreet(kind, fault).on_line(tree.line);
+                return self.problem(reference, &fault);
+            }
         };
         let faults = object.validate();
         for fault in &faults {
@@ -239,4 +242,22 @@ fn documents(text: &str) -> Vec<(u32, &str)> {
     }
     documents.push((first_line, &text[start..]));
     documents
+}
+
+/// What stands in the place of a password, or in a Secret, is not for a log, however wrong it is.
+fn discreet(kind: Kind, fault: Fault) -> Fault {
+    let password = |part: &String| matches!(part.as_str(), "password" | "nodeMeshPassword");
+    let unknown = fault.message.starts_with("no such field");
+    if unknown || !(kind == Kind::Secret || fault.path.iter().any(password)) {
+        return fault;
+    }
+    let message = if kind == Kind::Secret {
+        "not what a Secret has here: `data` and `stringData` are maps of texts"
+    } else {
+        "not where a password is: write `secretKeyRef: {name: …, key: …}`"
+    };
+    Fault {
+        message: message.to_owned(),
+        ..fault
+    }
 }

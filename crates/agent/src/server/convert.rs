@@ -10,6 +10,7 @@ use api::{
 use bgp::rib::Memory;
 use bgp::session;
 use bgp::view::{LastError, PeerStatus};
+use bgp_net::Md5Drops;
 use bgp_wire::Capability;
 use dataplane::{LinkIndex, Route, RouteKind, RouteState, RouteStatus};
 use ipnet::IpNet;
@@ -115,7 +116,7 @@ pub fn status(
 
 /// A peer and its session.
 #[must_use]
-pub fn peer(status: &PeerStatus, plan: &NodePlan) -> api::Peer {
+pub fn peer(status: &PeerStatus, plan: &NodePlan, drops: Option<Md5Drops>) -> api::Peer {
     let config = plan.speaker.peers.get(&status.address);
     let negotiated = status.negotiated.as_ref();
     let whole = |duration: Duration| u16::try_from(duration.as_secs()).unwrap_or(u16::MAX);
@@ -141,6 +142,9 @@ pub fn peer(status: &PeerStatus, plan: &NodePlan) -> api::Peer {
         },
         origin: status.origin.clone(),
         passive: status.passive,
+        range: status.dynamic,
+        authentication: status.password.then(|| authentication(status, drops)),
+        halted: status.halt.as_ref().map(ToString::to_string),
         state: session_state(status.state),
         since: Some(moment(status.state_age)),
         state_seconds: status.state_age.as_secs(),
@@ -150,7 +154,7 @@ pub fn peer(status: &PeerStatus, plan: &NodePlan) -> api::Peer {
         timers: Timers {
             configured_hold_seconds: config.map_or(0, |config| whole(config.hold_time)),
             hold_seconds: hold,
-            keepalive_seconds: hold.map(|hold| hold / 3),
+            keepalive_seconds: negotiated.map(|negotiated| whole(negotiated.keepalive)),
         },
         graceful_restart: config
             .and_then(|config| config.graceful_restart)
@@ -179,6 +183,7 @@ pub fn peer(status: &PeerStatus, plan: &NodePlan) -> api::Peer {
             received: sum(|family| family.received),
             accepted: sum(|family| family.accepted),
             advertised: sum(|family| family.advertised),
+            limit: status.families.iter().find_map(|family| family.limit),
         },
         messages: messages(&status.counters),
         flaps: u64::from(status.flaps),
@@ -186,6 +191,16 @@ pub fn peer(status: &PeerStatus, plan: &NodePlan) -> api::Peer {
         last_error: status.last_error.as_ref().map(session_error),
         last_attempt: status.last_attempt.as_ref().map(session_error),
         next_retry_seconds: status.next_attempt.map(|wait| wait.as_secs()),
+    }
+}
+
+/// The kernel doesn't say whose segments it drops, but while a session with a password is down they may well be its own.
+fn authentication(status: &PeerStatus, drops: Option<Md5Drops>) -> String {
+    match drops.filter(|drops| !drops.is_empty()) {
+        Some(drops) if status.state != session::State::Established => {
+            format!("TCP-MD5; the kernel has dropped, of all peers, {drops}")
+        }
+        _ => "TCP-MD5".to_owned(),
     }
 }
 

@@ -46,7 +46,10 @@ pub fn serve(
     let routes = axum::Router::new()
         .route(path::STATUS, get(status))
         .route(path::PEERS, get(peers))
-        .route(&format!("{}/{{address}}", path::PEERS), get(peer))
+        .route(
+            &format!("{}/{{address}}", path::PEERS),
+            get(peer).post(order),
+        )
         .route(path::BGP_ROUTES, get(bgp_routes))
         .route(path::ROUTES, get(kernel_routes))
         .route(path::ENDPOINTS, get(endpoints))
@@ -125,6 +128,47 @@ async fn peer(State(agent): State<Agent>, Part(address): Part<IpAddr>) -> Answer
     peer.map(Json).ok_or_else(|| no_peer(&agent, Some(address)))
 }
 
+/// An order of the operator's to one peer.
+async fn order(
+    State(agent): State<Agent>,
+    Part(address): Part<IpAddr>,
+    Json(order): Json<api::PeerOrder>,
+) -> Answer<api::PeerOrderDone> {
+    let speaker = speaker(&agent)?;
+    let text = order.text.as_str();
+    let peers = speaker.peers().await.map_err(|_| stopping())?;
+    if !peers.iter().any(|peer| peer.address == address) {
+        return Err(no_peer(&agent, Some(address)));
+    }
+    let done = |message: String| Ok(Json(api::PeerOrderDone { message }));
+    match order.action {
+        api::PeerAction::Reset => {
+            speaker.reset(address, text).await.map_err(|_| stopping())?;
+            done(format!("the session with {address} starts anew"))
+        }
+        api::PeerAction::Shutdown => {
+            let stopped = speaker.shut_down_peer(address, text).await;
+            stopped.map_err(|_| stopping())?;
+            done(format!("{address} stays down until it is reset"))
+        }
+        api::PeerAction::SoftReset => {
+            let asked = speaker.refresh(address).await.map_err(|_| stopping())?;
+            match asked {
+                Some(true) => done(format!(
+                    "everything goes to {address} again, and comes from it"
+                )),
+                Some(false) => done(format!(
+                    "everything goes to {address} again; it has no route refresh, so it can't be asked for its own routes"
+                )),
+                None => Err(Refusal(
+                    StatusCode::CONFLICT,
+                    format!("there is no session with {address} at the moment"),
+                )),
+            }
+        }
+    }
+}
+
 fn no_peer(agent: &Agent, asked: Option<IpAddr>) -> Refusal {
     let state = agent.state.borrow();
     let known = state.plan.iter().flat_map(|plan| plan.speaker.peers.keys());
@@ -140,9 +184,13 @@ fn no_peer(agent: &Agent, asked: Option<IpAddr>) -> Refusal {
 async fn all_peers(agent: &Agent) -> Result<Vec<api::Peer>, Refusal> {
     let statuses = speaker(agent)?.peers().await.map_err(|_| stopping())?;
     let plan = agent.state.borrow().plan.clone().ok_or_else(stopping)?;
+    let drops = match statuses.iter().any(|status| status.password) {
+        true => speaker(agent)?.md5_drops().await.map_err(|_| stopping())?,
+        false => None,
+    };
     Ok(statuses
         .iter()
-        .map(|status| convert::peer(status, &plan))
+        .map(|status| convert::peer(status, &plan, drops))
         .collect())
 }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Instant;
 
+use bgp_wire::notification::cease;
 use bgp_wire::{Family, Notification};
 
 use super::act::Detail;
@@ -17,6 +18,8 @@ use crate::config::PeerConfig;
 pub enum Halt {
     /// The operator shut it down, with this text.
     Administrative(String),
+    /// Configuration says so, for this reason.
+    Configured(String),
     /// The peer announced more prefixes of a family than this limit.
     TooManyPrefixes(Family, u32),
 }
@@ -28,6 +31,7 @@ impl fmt::Display for Halt {
                 f.write_str("shut down by the operator")
             }
             Self::Administrative(text) => write!(f, "shut down by the operator: {text}"),
+            Self::Configured(reason) => f.write_str(reason),
             Self::TooManyPrefixes(family, limit) => {
                 write!(
                     f,
@@ -44,6 +48,7 @@ impl Session {
         self.connect_retry = config.connect_retry;
         self.keepalive = config.keepalive;
         self.signed = config.password.is_some();
+        self.configure(config.shutdown.as_ref(), now, routes);
         if self.passive != config.passive {
             self.passive = config.passive;
             if self.passive && self.slot(Side::Out).state <= State::Connect {
@@ -67,6 +72,19 @@ impl Session {
         self.enabled = true;
         self.halt = None;
         self.begin(now, routes);
+    }
+
+    /// Begins: the session comes up, unless configuration has a reason why not.
+    pub(crate) fn admit(
+        &mut self,
+        shutdown: Option<String>,
+        now: Instant,
+        routes: &mut impl Routes,
+    ) {
+        match shutdown {
+            Some(reason) => self.halt = Some(Halt::Configured(reason)),
+            None => self.start(now, routes),
+        }
     }
 
     /// Ends the session and keeps it down.
@@ -99,14 +117,34 @@ impl Session {
         self.stop(notification, now, routes);
         self.settings = settings;
         self.backoff.clear();
-        if !matches!(self.halt, Some(Halt::Administrative(_))) {
+        if !matches!(
+            self.halt,
+            Some(Halt::Administrative(_) | Halt::Configured(_))
+        ) {
             self.start(now, routes);
         }
     }
 
-    /// The operator's reset: ends the session, and starts it again whatever kept it down (RFC 4486 §4, RFC 9003 §2).
+    /// What configuration says of whether the session may be there at all. The operator's shutdown outlives it.
+    fn configure(&mut self, reason: Option<&String>, now: Instant, routes: &mut impl Routes) {
+        match (&self.halt, reason) {
+            (Some(Halt::Configured(old)), Some(reason)) if old == reason => {}
+            (Some(Halt::Administrative(_)), _) => {}
+            (_, Some(reason)) => {
+                self.halt = Some(Halt::Configured(reason.clone()));
+                let notification = Notification::cease(cease::ADMINISTRATIVE_SHUTDOWN);
+                self.stop(&notification, now, routes);
+            }
+            (Some(Halt::Configured(_)), None) => self.start(now, routes),
+            (_, None) => {}
+        }
+    }
+
+    /// The operator's reset: ends the session, and starts it again whatever kept it down, save configuration (RFC 4486 §4,
+    /// RFC 9003 §2).
     pub(crate) fn restart(&mut self, text: &str, now: Instant, routes: &mut impl Routes) {
-        self.halt = None;
+        self.halt
+            .take_if(|halt| !matches!(halt, Halt::Configured(_)));
         let settings = self.settings.clone();
         self.reset(settings, &Notification::reset(text), now, routes);
     }

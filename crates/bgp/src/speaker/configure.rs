@@ -134,6 +134,7 @@ impl Speaker {
         // Neighbouring seeds must not give neighbouring jitters.
         let seed = self.seed ^ u64::from(index + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let settings = self.settings(&config, range);
+        let shutdown = config.shutdown.clone();
         let mut session = Session::new(index, self.serials[slot], settings, &config, seed, now);
         session.set_restart(self.restart.local());
         self.by_address.insert(address, index);
@@ -147,7 +148,9 @@ impl Speaker {
             scheduled: None,
             ready: false,
         });
-        self.with_session(index, |session, routes| session.start(now, routes));
+        self.with_session(index, |session, routes| {
+            session.admit(shutdown, now, routes)
+        });
         Some(index)
     }
 

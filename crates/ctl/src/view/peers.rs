@@ -90,6 +90,11 @@ pub(crate) fn page(peer: &Peer, style: Style) -> String {
     };
     page.line("AS", format!("{} ({relation})", peer.asn));
     page.line("Asked for by", peer.origin.clone());
+    page.line("From the range", optional(peer.range));
+    page.line(
+        "Authentication",
+        peer.authentication.clone().unwrap_or_default(),
+    );
     let dialling = if peer.passive {
         ", we only wait for it"
     } else {
@@ -119,8 +124,14 @@ pub(crate) fn page(peer: &Peer, style: Style) -> String {
     page.line(
         "Prefixes",
         format!(
-            "{} received, {} accepted, {} advertised",
-            prefixes.received, prefixes.accepted, prefixes.advertised
+            "{} received{}, {} accepted, {} advertised",
+            prefixes.received,
+            prefixes
+                .limit
+                .map(|limit| format!(" of {limit} allowed"))
+                .unwrap_or_default(),
+            prefixes.accepted,
+            prefixes.advertised
         ),
     );
     messages(&mut page, &peer.messages);
@@ -164,6 +175,9 @@ fn messages(page: &mut Page, messages: &MessageCounts) {
 
 /// Why a session is not up, and what happens next.
 pub(crate) fn why(peer: &Peer) -> String {
+    if let Some(halted) = &peer.halted {
+        return halted.clone();
+    }
     let mut why = what_went_wrong(peer);
     if why.is_empty() {
         why = match peer.state {

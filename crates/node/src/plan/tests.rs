@@ -1,9 +1,11 @@
+use std::time::Duration;
+
 use bgp::config::{LocalAs, NextHopMode, PeerConfig, PrivateAs, Rules};
 use bgp::policy::{Candidate, NextHopChange, Outcome, Policy, SourceKind};
 use bgp_wire::Attributes;
 use bgp_wire::Family;
 use expect_test::{Expect, expect};
-use resources::{ClusterState, Index};
+use resources::{ClusterState, Index, Severity};
 
 use super::plan;
 
@@ -870,4 +872,95 @@ fn a_cluster_of_ipv4_alone_offers_nothing_else() {
     for peer in speaker.peers.values() {
         assert_eq!(peer.families, [Family::IPV4_UNICAST]);
     }
+}
+
+const SECRET: &str =
+    "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\nstringData: {tor: one, none: ''}\n---\n";
+
+/// A peer's password, or why it stays down, and what the plan says is wrong.
+fn signed(objects: &str) -> (Option<String>, Option<String>, Vec<String>) {
+    let objects = NODES.to_owned() + objects;
+    let plan = plan(&cluster(&objects), "n1").unwrap();
+    let peer = plan.speaker.peers.values().next().unwrap();
+    let password = peer
+        .password
+        .as_ref()
+        .map(|password| String::from_utf8(password.octets().to_vec()).unwrap());
+    let problems = plan.problems.iter();
+    let errors = problems.filter(|problem| problem.severity == Severity::Error);
+    (
+        password,
+        peer.shutdown.clone(),
+        errors.map(|problem| problem.field.clone()).collect(),
+    )
+}
+
+#[test]
+fn a_peer_without_its_password_stays_down() {
+    let peer = |key: &str| {
+        let reference = format!("password: {{secretKeyRef: {{name: s, key: {key}}}}}");
+        let spec = format!("peerIP: 203.0.113.1, asNumber: 65001, {reference}");
+        no_mesh() + &object("BGPPeer", "tor", &spec)
+    };
+    assert_eq!(
+        signed(&(SECRET.to_owned() + &peer("tor"))),
+        (Some("one".to_owned()), None, vec![])
+    );
+    for (objects, reason) in [
+        (peer("tor"), "there is no Secret named `s`"),
+        (
+            SECRET.to_owned() + &peer("other"),
+            "Secret `s` has no key `other`",
+        ),
+        (
+            SECRET.to_owned() + &peer("none"),
+            "Secret `s`, key `none`: the password is empty",
+        ),
+    ] {
+        let field = "spec.password.secretKeyRef".to_owned();
+        assert_eq!(
+            signed(&objects),
+            (None, Some(reason.to_owned()), vec![field])
+        );
+    }
+}
+
+#[test]
+fn the_mesh_has_one_password_or_stays_down() {
+    let mesh = object(
+        "BGPConfiguration",
+        "default",
+        "nodeMeshPassword: {secretKeyRef: {name: s, key: tor}}",
+    );
+    assert_eq!(
+        signed(&(SECRET.to_owned() + &mesh)),
+        (Some("one".to_owned()), None, vec![])
+    );
+    let (password, shutdown, errors) = signed(&mesh);
+    assert_eq!(password, None);
+    assert!(shutdown.is_some());
+    assert_eq!(errors, ["spec.nodeMeshPassword.secretKeyRef"]);
+}
+
+#[test]
+fn limits_and_keepalives_reach_the_speaker() {
+    let tor = tor(&object(
+        "BGPPeer",
+        "tor",
+        "peerIP: 203.0.113.1, asNumber: 65001, keepaliveTime: 5s, maxPrefixes: {limit: 100, action: Restart, restartAfter: 1m}",
+    ));
+    assert_eq!(tor.keepalive, Some(Duration::from_secs(5)));
+    let limits: Vec<_> = tor
+        .prefix_limits
+        .iter()
+        .map(|it| (it.family, it.limit))
+        .collect();
+    assert_eq!(
+        limits,
+        [(Family::IPV4_UNICAST, 100), (Family::IPV6_UNICAST, 100)]
+    );
+    assert_eq!(
+        tor.prefix_limits[0].action,
+        bgp::config::LimitAction::Restart(Duration::from_secs(60))
+    );
 }

@@ -201,13 +201,19 @@ fn fields_that_are_unknown_or_missing() {
     check_peer(
         "  peerIP: 192.0.2.1\n  asNumber: 65001\n  password: {}\n",
         &expect![[r#"
-            a.yaml:7: BGPPeer/tor: spec.password: Calico's `password` has no effect in Margay: remove it
+            a.yaml:7: BGPPeer/tor: spec.password: not where a password is: write `secretKeyRef: {name: …, key: …}`
+        "#]],
+    );
+    check_peer(
+        "  peerIP: 192.0.2.1\n  asNumber: 65001\n  reachableBy: 192.0.2.9\n",
+        &expect![[r#"
+            a.yaml:7: BGPPeer/tor: spec.reachableBy: Calico's `reachableBy` has no effect in Margay: remove it
         "#]],
     );
     check_peer(
         "  peerIP: 192.0.2.1\n  asNumber: 65001\n  colour: red\n",
         &expect![[r#"
-            a.yaml:7: BGPPeer/tor: spec.colour: no such field; it may be `node`, `nodeSelector`, `peerIP`, `peerSelector`, `reversePeering`, `asNumber`, `localASNumber`, `numAllowedLocalASNumbers`, `privateASNumbers`, `overrideASNumber`, `bilateral`, `gracefulShutdown`, `blackhole`, `sourceAddress`, `passive`, `nextHopMode`, `keepOriginalNextHop`, `holdTime`, `gracefulRestart`, `maxRestartTime`, `ttlSecurity`, `filters`
+            a.yaml:7: BGPPeer/tor: spec.colour: no such field; it may be `node`, `nodeSelector`, `peerIP`, `peerSelector`, `reversePeering`, `asNumber`, `localASNumber`, `numAllowedLocalASNumbers`, `privateASNumbers`, `overrideASNumber`, `bilateral`, `gracefulShutdown`, `blackhole`, `sourceAddress`, `passive`, `nextHopMode`, `keepOriginalNextHop`, `holdTime`, `keepaliveTime`, `password`, `maxPrefixes`, `gracefulRestart`, `maxRestartTime`, `ttlSecurity`, `filters`
         "#]],
     );
     check(
@@ -596,4 +602,46 @@ fn peers_by_label_and_their_as_numbers() {
         a.yaml:6: Node/n1: metadata.annotations.margay.dev/drain: `yes` is neither `true` nor `false`, in quotes
     "#]],
     );
+}
+
+#[test]
+fn limits_passwords_and_keepalives_that_cannot_be() {
+    check_peer(
+        "  peerIP: 192.0.2.1\n  asNumber: 65001\n  keepaliveTime: 0s\n  password: {secretKeyRef: {name: '', key: x}}\n  maxPrefixes: {limit: 0, warnPercent: 101, action: StayDown, restartAfter: 1m}\n",
+        &expect![[r#"
+            a.yaml:7: BGPPeer/tor: spec.keepaliveTime: write `1s` or more; `holdTime: 0s` switches KEEPALIVEs off
+            a.yaml:8: BGPPeer/tor: spec.password.secretKeyRef.name: empty: write the Secret's name
+            a.yaml:9: BGPPeer/tor: spec.maxPrefixes.limit: a limit of 0 lets no prefix pass: write 1 or more
+            a.yaml:9: BGPPeer/tor: spec.maxPrefixes.warnPercent: a share of the limit is 1 to 100
+            a.yaml:9: BGPPeer/tor: spec.maxPrefixes.restartAfter: has a meaning with `action: Restart` only: remove one of them
+        "#]],
+    );
+    check_peer(
+        "  peerIP: 192.0.2.1\n  asNumber: 65001\n  password: hunter2\n",
+        &expect![[r#"
+            a.yaml:7: BGPPeer/tor: spec.password: not where a password is: write `secretKeyRef: {name: …, key: …}`
+        "#]],
+    );
+}
+
+#[test]
+fn a_secret_shows_nothing_of_its_values() {
+    let text = "apiVersion: v1\nkind: Secret\nmetadata: {name: s, namespace: x}\ntype: Opaque\ndata: {a: aHVudGVyMg==, b: hunter2}\nstringData: {c: hunter3}\n";
+    check(
+        text,
+        &expect![[r#"
+        a.yaml:5: Secret/s: data.b: not base64: values as they are go into `stringData`
+    "#]],
+    );
+    let parsed = parse("a.yaml", &text.replace(", b: hunter2", ""));
+    let [(_, object)] = &parsed.objects[..] else {
+        panic!("{:?}", parsed.problems);
+    };
+    assert!(!format!("{object:?}").contains("unter"), "{object:?}");
+    let crate::Object::Secret(secret) = object else {
+        panic!("a Secret");
+    };
+    assert_eq!(secret.value("a"), Some(b"hunter2".to_vec()));
+    assert_eq!(secret.value("c"), Some(b"hunter3".to_vec()));
+    assert_eq!(secret.value("b"), None);
 }

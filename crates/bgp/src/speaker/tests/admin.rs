@@ -3,7 +3,7 @@
 use bgp_wire::Family;
 
 use super::net::{Net, address, originating, peer, secs, speaker};
-use crate::config::{Password, PeerConfig};
+use crate::config::{Password, PeerConfig, SpeakerConfig};
 use crate::session::{Halt, State};
 use crate::speaker::Event;
 
@@ -174,4 +174,33 @@ fn a_dial_that_nobody_answers_hints_at_the_password() {
     net.run(secs(60));
     let attempt = net.status(0, 1).last_attempt.unwrap().ended.to_string();
     assert!(attempt.contains("another password"), "{attempt}");
+}
+
+#[test]
+fn configuration_keeps_a_peer_down_for_a_reason_that_shows() {
+    let mut config = speaker(0, 65001, &[(1, peer(65002))]);
+    let shut = |config: &mut SpeakerConfig, reason: Option<&str>| {
+        for peer in config.peers.values_mut() {
+            peer.shutdown = reason.map(str::to_owned);
+        }
+    };
+    shut(&mut config, Some("Secret/x is missing"));
+    let mut net = Net::new([config.clone(), speaker(1, 65002, &[(0, peer(65001))])]);
+    net.run(secs(300));
+    assert_eq!((net.state(0, 1), net.up(0, 1)), (State::Idle, false));
+    let halt = net.status(0, 1).halt.unwrap().to_string();
+    assert_eq!(halt, "Secret/x is missing");
+    // The operator's reset is no way around it.
+    let now = net.now;
+    net.speaker(0).reset_peer(address(1), "", now);
+    net.run(secs(300));
+    assert_eq!(net.state(0, 1), State::Idle);
+    shut(&mut config, None);
+    net.configure(0, config.clone());
+    net.run_until(secs(60), |net| net.up(0, 1));
+    shut(&mut config, Some("gone again"));
+    net.configure(0, config);
+    net.run(secs(60));
+    assert_eq!(net.state(0, 1), State::Idle);
+    assert!(last_error(&net, 1).contains("Administrative Shutdown"));
 }

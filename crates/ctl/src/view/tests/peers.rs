@@ -22,6 +22,9 @@ pub(super) fn established() -> Peer {
         kind: PeerKind::External,
         origin: "BGPPeer/tor-a".to_owned(),
         passive: false,
+        range: None,
+        authentication: None,
+        halted: None,
         state: SessionState::Established,
         since: Some("2026-01-02T03:04:05Z".to_owned()),
         state_seconds: 10_920,
@@ -45,6 +48,7 @@ pub(super) fn established() -> Peer {
             received: 12,
             accepted: 11,
             advertised: 1,
+            limit: None,
         },
         messages: MessageCounts {
             received: Messages {
