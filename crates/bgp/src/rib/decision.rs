@@ -135,9 +135,11 @@ impl Facts<'_> {
     /// What the process asks of this path; `None` if it may not be chosen at all.
     pub(super) fn key(&self, path: &Path) -> Option<Key> {
         let id = path.accepted()?;
-        let cost = self.attrs.cost(id)?;
         let summary = self.attrs.summary(id);
         let session = self.peers.get(path.peer()).map(|peer| &peer.session);
+        // What is discarded here needs no way to its next hop, which often is nobody's address (RFC 5635 §2).
+        let discards = session.is_some_and(|session| session.rules.blackhole) && summary.blackhole;
+        let cost = self.attrs.cost(id).or_else(|| discards.then_some(0))?;
         let unless = |all: bool| if all { 0 } else { summary.neighbour_as };
         Some(Key {
             local: path.peer() == PeerIndex::LOCAL,

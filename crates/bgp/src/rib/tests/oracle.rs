@@ -140,7 +140,10 @@ impl Oracle {
                 continue;
             };
             let next_hop = attributes.next_hop.unwrap().address();
-            let Some(cost) = self.costs.get(&next_hop).copied().unwrap_or(Some(0)) else {
+            let discards = peer.session.rules.blackhole
+                && attributes.communities.contains(&Community::BLACKHOLE);
+            let known = self.costs.get(&next_hop).copied().unwrap_or(Some(0));
+            let Some(cost) = known.or_else(|| discards.then_some(0)) else {
                 continue;
             };
             paths.push(Path {

@@ -405,6 +405,10 @@ fn a_blackhole_is_honoured_where_it_is_configured() {
     let (mut bed, told) = learned(trusted, &attributes, external(2, 65002));
     assert_eq!(told, Err(Withheld::NoAdvertise));
     assert_eq!(bed.kernel[&net(PREFIX)], [], "discarded");
+    bed.rib.set_next_hop(address(1), None);
+    bed.drain_all();
+    assert_eq!(bed.kernel[&net(PREFIX)], [], "nowhere is always reachable");
+    bed.rib.set_next_hop(address(1), Some(0));
     bed.rib
         .set_rules(PeerIndex(1), NextHopMode::Auto, Rules::default());
     bed.drain_all();
