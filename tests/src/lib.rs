@@ -27,6 +27,8 @@ pub const SESSION: Duration = Duration::from_secs(30);
 pub struct Case {
     name: String,
     programs: Vec<&'static str>,
+    /// Programs that can't be had everywhere.
+    wanted: Vec<&'static str>,
     shape: Shape,
     body: fn(&mut DataCentre) -> Result<()>,
 }
@@ -37,6 +39,7 @@ impl Case {
         Self {
             name: name.to_owned(),
             programs: Vec::new(),
+            wanted: Vec::new(),
             shape,
             body,
         }
@@ -66,6 +69,13 @@ impl Case {
         self
     }
 
+    /// It needs this program, which no package of Debian's has: without it, it is ignored whatever `MARGAY_TESTS` says.
+    #[must_use]
+    pub fn wants(mut self, program: &'static str) -> Self {
+        self.wanted.push(program);
+        self
+    }
+
     fn missing(&self) -> Option<String> {
         let program = self.programs.iter().find(|it| process::find(it).is_none());
         let tor = self.shape.tor.and_then(Kind::missing);
@@ -76,6 +86,9 @@ impl Case {
         static NEXT: AtomicU32 = AtomicU32::new(1);
         if let Some(missing) = self.missing() {
             return cannot_run(missing, &["all"]);
+        }
+        if let Some(wanted) = self.wanted.iter().find(|it| process::find(it).is_none()) {
+            return cannot_run(format!("{wanted} not built"), &[]);
         }
         let shape = Shape {
             prefix: format!("t{}-", NEXT.fetch_add(1, Ordering::Relaxed)),

@@ -69,20 +69,25 @@ struct Raw {
 struct RuntimeConfig {
     mac: Option<String>,
     dns: Option<RuntimeDns>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "present")]
     ips: Vec<String>,
-    #[serde(default, rename = "io.kubernetes.cri.pod-annotations")]
+    // `null` is what containerd makes of a pod that has none.
+    #[serde(
+        default,
+        rename = "io.kubernetes.cri.pod-annotations",
+        deserialize_with = "present"
+    )]
     annotations: BTreeMap<String, String>,
 }
 
 /// The capability `dns`, which has other names than a configuration's `dns`.
 #[derive(Deserialize)]
 struct RuntimeDns {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "present")]
     servers: Vec<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "present")]
     searches: Vec<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "present")]
     options: Vec<String>,
 }
 
@@ -363,6 +368,18 @@ mod tests {
         assert_eq!(config.mac, Some(Mac([2, 0, 0, 0, 0, 7])));
         let addresses = ["10.0.0.9", "fd00::9"].map(|address| address.parse::<IpAddr>().unwrap());
         assert_eq!(config.addresses, addresses);
+    }
+
+    #[test]
+    fn a_capability_may_be_null() {
+        let config = parse(
+            r#","runtimeConfig":{"mac":null,"ips":null,"dns":{"servers":null},"io.kubernetes.cri.pod-annotations":null}"#,
+        )
+        .unwrap();
+        assert_eq!(
+            (config.mac, config.addresses, config.dns),
+            (None, vec![], None)
+        );
     }
 
     #[test]

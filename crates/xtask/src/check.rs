@@ -7,7 +7,7 @@ use anyhow::Result;
 use cargo_metadata::MetadataCommand;
 
 use crate::packages;
-use crate::run::{Session, cargo, root};
+use crate::run::{Session, cache, cargo, root};
 
 /// The version of cargo-deny that [`run`] installs. Building it takes some minutes, so it is kept outside the tree.
 const CARGO_DENY: &str = "0.20.2";
@@ -148,11 +148,4 @@ fn cargo_deny(session: &mut Session, install: bool) -> Result<Option<PathBuf>> {
             .arg(format!("cargo-deny@{CARGO_DENY}")),
     )?;
     Ok(built.then_some(cached))
-}
-
-/// `$XDG_CACHE_HOME/margay`: tools survive a `cargo clean` there.
-fn cache() -> Option<PathBuf> {
-    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
-    Some(cache.or_else(home)?.join("margay"))
 }

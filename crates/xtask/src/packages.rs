@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::run::Session;
+use crate::run::{Session, cache};
 
 /// A program that the suites or benchmarks use, and the package that has it.
 const WANTED: &[(&str, &str)] = &[
@@ -20,10 +20,44 @@ const WANTED: &[(&str, &str)] = &[
     ("nft", "nftables"),
     ("iptables-nft", "iptables"),
     ("ptp", "containernetworking-plugins"),
+    ("containerd", "containerd"),
+    ("runc", "runc"),
+    ("busybox", "busybox-static"),
 ];
+
+/// The driver of `libcni`, the library by which runtimes call plugins. No package has it.
+const CNITOOL: &str = "github.com/containernetworking/cni/cnitool@v1.3.0";
 
 /// Installs what is missing when we may; otherwise prints the command.
 pub(crate) fn provide(session: &mut Session, install: bool) -> Result<()> {
+    debian(session, install)?;
+    cnitool(session, install)
+}
+
+/// Builds `cnitool` into our cache, where there is a Go to do it.
+fn cnitool(session: &mut Session, install: bool) -> Result<()> {
+    let Some(folder) = cache().map(|folder| folder.join("bin")) else {
+        return Ok(());
+    };
+    if folder.join("cnitool").is_file() {
+        return Ok(());
+    }
+    let go = Command::new("go").arg("version").output();
+    if !install || !go.is_ok_and(|output| output.status.success()) {
+        let wish = format!(
+            "it wants Go: GOBIN={} go install {CNITOOL}",
+            folder.display()
+        );
+        session.skip("cnitool", wish);
+        return Ok(());
+    }
+    let mut command = Command::new("go");
+    command.args(["install", CNITOOL]).env("GOBIN", folder);
+    session.step("build cnitool (once)", &mut command)?;
+    Ok(())
+}
+
+fn debian(session: &mut Session, install: bool) -> Result<()> {
     let missing: Vec<&str> = WANTED
         .iter()
         .filter(|(program, _)| !present(program))

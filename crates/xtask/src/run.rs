@@ -144,6 +144,13 @@ pub(crate) fn root() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
 }
 
+/// `$XDG_CACHE_HOME/margay`: tools survive a `cargo clean` there.
+pub(crate) fn cache() -> Option<PathBuf> {
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
+    Some(cache.or_else(home)?.join("margay"))
+}
+
 /// Where the profile `lab` puts its programs.
 pub(crate) fn lab_folder() -> Result<PathBuf> {
     let metadata = MetadataCommand::new()

@@ -1,18 +1,22 @@
 //! The suites that need namespaces: the package `tests`.
 
+use std::ffi::OsString;
+
 use anyhow::Result;
 
 use crate::packages;
 use crate::run::{self, LAB, Session, cargo};
 
 /// In the order in which a person would want them to fail.
-const SUITES: [&str; 6] = [
+const SUITES: [&str; 8] = [
     "connectivity",
     "mesh",
     "firewall",
     PEERS,
     "interop",
     "resilience",
+    "runtime",
+    "churn",
 ];
 
 /// The suite of which docs/interop.md is the table.
@@ -35,6 +39,7 @@ pub(crate) fn run(session: &mut Session, install: bool) -> Result<()> {
         return Ok(());
     }
     let programs = run::lab_folder()?;
+    let path = path_with_tools();
     for suite in SUITES {
         session.step(
             suite,
@@ -42,6 +47,7 @@ pub(crate) fn run(session: &mut Session, install: bool) -> Result<()> {
                 .args(["test", "--quiet", "--test", suite])
                 .args(LAB)
                 .env("MARGAY_BIN_DIR", &programs)
+                .env("PATH", &path)
                 .env("MARGAY_TESTS", required),
         )?;
     }
@@ -59,4 +65,13 @@ pub(crate) fn interop(session: &mut Session) -> Result<()> {
             .env("MARGAY_INTEROP_WRITE", "1"),
     )?;
     Ok(())
+}
+
+/// Where programs are looked for: also among the tools that we have built.
+fn path_with_tools() -> OsString {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let tools = run::cache().map(|folder| folder.join("bin"));
+    let folders = std::env::split_paths(&path).chain(tools);
+    // A folder with a colon in its name can't be in a path.
+    std::env::join_paths(folders).unwrap_or(path)
 }

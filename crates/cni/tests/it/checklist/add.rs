@@ -255,6 +255,10 @@ fn point_22_capabilities() {
     config["runtimeConfig"] = json!({ "ips": ["10.244.1.77/24"] });
     let result = node.cni("ADD", &Pod::new("decaf"), &config).success();
     assert_eq!(result["ips"][0]["address"], "10.244.1.77/32");
+    node.del(&Pod::new("decaf"));
+    // As containerd has it for a pod without annotations.
+    config["runtimeConfig"] = json!({ "io.kubernetes.cri.pod-annotations": null, "ips": null });
+    node.cni("ADD", &pod, &config).success();
     for malformed in [
         json!({ "mac": "02:00" }),
         json!({ "mac": 7 }),

@@ -1,0 +1,233 @@
+//! containerd and runc.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use lab::datacentre::{DataCentre, Node};
+use lab::probe::Pinger;
+use lab::process::{self, Process, Program};
+use lab::wait;
+use tests::same;
+
+use crate::cri::{Client, LinuxSandbox, Metadata, PortMapping, Sandbox};
+use crate::{LIMIT, Traces, holds, image, prepare};
+
+/// Where `ctr` looks, whatever it is told.
+const BIN: &str = "/opt/cni/bin";
+const CONF: &str = "/etc/cni/net.d";
+
+/// A containerd that runs on a node.
+struct Containerd {
+    process: Process,
+    folder: PathBuf,
+}
+
+impl Drop for Containerd {
+    fn drop(&mut self) {
+        // It goes with the lab; its cgroups would not. Those that others use too can't be removed.
+        let controllers = fs::read_dir("/sys/fs/cgroup")
+            .into_iter()
+            .flatten()
+            .flatten();
+        for controller in controllers {
+            for name in ["default", "k8s.io"] {
+                fs::remove_dir(controller.path().join(name)).ok();
+            }
+        }
+    }
+}
+
+impl Containerd {
+    fn start(node: &Node) -> Result<Self> {
+        let folder = node.run_folder().join("containerd");
+        fs::create_dir_all(&folder)?;
+        let config = folder.join("config.toml");
+        fs::write(&config, configuration(&folder))?;
+        let program = Program::new(process::find("containerd").context("containerd")?)
+            .arg("--config")
+            .arg(&config);
+        let log = folder.join("containerd.log");
+        let process = Process::spawn("containerd", &node.namespace, program, log)?;
+        let mut containerd = Self { process, folder };
+        containerd.wait_ready(node)?;
+        let archive = containerd.folder.join("busybox.tar");
+        image::write(&archive)?;
+        for namespace in ["default", "k8s.io"] {
+            containerd
+                .ctr()?
+                .args(["-n", namespace, "images", "import"])
+                .arg(&archive)
+                .stdout(&node.namespace)?;
+        }
+        Ok(containerd)
+    }
+
+    fn restart(&mut self, node: &Node) -> Result<()> {
+        self.process.kill()?;
+        self.process.restart()?;
+        self.wait_ready(node)
+    }
+
+    fn wait_ready(&mut self, node: &Node) -> Result<()> {
+        wait::until("containerd", LIMIT, || {
+            self.process.check()?;
+            self.ctr()?.arg("version").stdout(&node.namespace)
+        })
+        .map(drop)
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder.join("containerd.sock")
+    }
+
+    fn ctr(&self) -> Result<Program> {
+        Ok(Program::new(process::find("ctr").context("ctr")?)
+            .arg("--address")
+            .arg(self.socket()))
+    }
+}
+
+fn configuration(folder: &Path) -> String {
+    let folder = folder.display();
+    let image = image::NAME;
+    format!(
+        r#"version = 2
+root = "{folder}/root"
+state = "{folder}/state"
+[grpc]
+address = "{folder}/containerd.sock"
+[ttrpc]
+address = "{folder}/containerd.sock.ttrpc"
+[plugins."io.containerd.grpc.v1.cri"]
+sandbox_image = "{image}"
+disable_apparmor = true
+restrict_oom_score_adj = true
+[plugins."io.containerd.grpc.v1.cri".cni]
+bin_dir = "{BIN}"
+conf_dir = "{CONF}"
+[plugins."io.containerd.grpc.v1.cri".containerd]
+snapshotter = "native"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+runtime_type = "io.containerd.runc.v2"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+SystemdCgroup = false
+"#
+    )
+}
+
+pub(crate) fn pods(dc: &mut DataCentre) -> Result<()> {
+    let plugins = ["loopback", "portmap"];
+    let node = prepare(dc, Path::new(BIN), Path::new(CONF), &plugins)?;
+    let before = Traces::of(node)?;
+    let mut containerd = Containerd::start(node)?;
+    let result = by_command(node, &containerd)
+        .and_then(|()| by_cri(node, &mut containerd))
+        .and_then(|()| before.wait_again(node));
+    let log = || process::tail(containerd.process.log(), 15);
+    result.map_err(|error| error.context(log()))
+}
+
+/// `ctr run --cni`: a container on its own, without Kubernetes.
+fn by_command(node: &Node, containerd: &Containerd) -> Result<()> {
+    let script = format!("ip addr show dev eth0; ping -c1 -W2 {}", node.address);
+    let script = format!("/bin/busybox --install -s /bin; {script}");
+    let output = containerd
+        .ctr()?
+        .args(["run", "--rm", "--cni", "--snapshotter", "native"])
+        .args([image::NAME, "alone", "/bin/busybox", "sh", "-c", &script])
+        .output(&node.namespace)?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    if !output.status.success() {
+        bail!("ctr run: {}: {text}{complaint}", output.status);
+    }
+    holds(&text, &format!("inet {}/32", first(node)))?;
+    holds(&text, "1 packets received")
+}
+
+/// The first address of a node's range.
+fn first(node: &Node) -> Ipv4Addr {
+    node.pod_cidr
+        .hosts()
+        .next()
+        .unwrap_or(Ipv4Addr::UNSPECIFIED)
+}
+
+fn sandbox(name: &str) -> Sandbox {
+    Sandbox {
+        metadata: Some(Metadata {
+            name: name.to_owned(),
+            uid: format!("uid-of-{name}"),
+            namespace: "default".to_owned(),
+            attempt: 0,
+        }),
+        hostname: name.to_owned(),
+        log_directory: String::new(),
+        port_mappings: Vec::new(),
+        annotations: BTreeMap::new(),
+        linux: Some(LinuxSandbox {}),
+    }
+}
+
+/// As the kubelet does it, with everything restarted in between.
+fn by_cri(node: &mut Node, containerd: &mut Containerd) -> Result<()> {
+    let before = Traces::of(node)?;
+    let client = Client::new(&containerd.socket());
+    let web = wait::until("the runtime's network to be ready", LIMIT, || {
+        client.run(Sandbox {
+            port_mappings: vec![PortMapping {
+                protocol: 0,
+                container_port: 80,
+                host_port: 8080,
+            }],
+            ..sandbox("web-0")
+        })
+    })?;
+    let fixed = Ipv4Addr::from_bits(first(node).to_bits() + 76);
+    let wish = ("margay.dev/ip-addresses".to_owned(), fixed.to_string());
+    let database = client.run(Sandbox {
+        annotations: BTreeMap::from([wish]),
+        ..sandbox("db-0")
+    })?;
+    same(
+        "by annotation",
+        &client.address(&database)?,
+        &fixed.to_string(),
+    )?;
+    let address: Ipv4Addr = client.address(&web)?.parse()?;
+    let mut pinger = Pinger::open(&node.namespace)?;
+    for address in [address, fixed] {
+        pinger.wait_answer(address, LIMIT)?;
+    }
+    let rules = Traces::of(node)?.ports.join("\n");
+    holds(&rules, &format!("--to-destination {address}:80"))?;
+    let endpoints: api::Endpoints = serde_json::from_value(node.ctl_json(&["endpoints"])?)?;
+    let text = format!("{endpoints:?}");
+    ["web-0", "db-0"]
+        .iter()
+        .try_for_each(|name| holds(&text, name))?;
+
+    // Both lose their memory; the pods don't.
+    containerd.restart(node)?;
+    node.agent()?.kill()?;
+    node.start()?;
+    node.wait_ready(LIMIT)?;
+    for (id, wanted) in [(&web, address), (&database, fixed)] {
+        same("address", &client.address(id)?, &wanted.to_string())?;
+        pinger.wait_answer(wanted, LIMIT)?;
+    }
+    // A pod ends while there is no agent, and again.
+    node.agent()?.kill()?;
+    client.stop(&database)?;
+    client.stop(&database)?;
+    client.remove(&database)?;
+    node.start()?;
+    node.wait_ready(LIMIT)?;
+    containerd.restart(node)?;
+    client.stop(&web)?;
+    client.remove(&web)?;
+    before.wait_again(node)
+}
