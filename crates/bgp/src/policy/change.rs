@@ -62,6 +62,7 @@ impl Change {
             Self::SetCommunities(communities) => {
                 attributes.communities.clear();
                 attributes.extended_communities.clear();
+                attributes.ipv6_extended_communities.clear();
                 attributes.large_communities.clear();
                 for community in communities {
                     tag(attributes, *community);

@@ -185,6 +185,30 @@ fn a_configuration_that_lacks_a_peer_gives_nothing_up() {
     );
 }
 
+/// A deadline that is over and stays would keep a processor busy for as long as a file is broken.
+#[test]
+fn an_incomplete_configuration_is_waited_for_without_a_timer() {
+    let passive = PeerConfig {
+        passive: true,
+        ..peer(65002)
+    };
+    let mut net = Net::new([SpeakerConfig {
+        complete: false,
+        ..speaker(0, 65001, &[(1, passive)])
+    }]);
+    let mut now = net.now;
+    let speaker = net.speaker(0);
+    for _ in 0..100 {
+        let Some((at, reason)) = speaker.poll_timeout() else {
+            return assert!(!speaker.is_synced());
+        };
+        assert!(at > now, "{reason}");
+        now = at;
+        speaker.handle_timeout(now);
+    }
+    panic!("a timer without end");
+}
+
 #[test]
 fn time_is_up_in_the_end() {
     let passive = PeerConfig {
