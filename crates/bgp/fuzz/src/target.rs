@@ -1,19 +1,22 @@
 //! What the fuzz target does with its input. The ordinary tests do the same with the corpus: `tests/fuzz_corpus.rs`.
 
+mod config;
+mod route;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use bgp::config::{Decision, NextHopMode, PeerConfig, SpeakerConfig};
-use bgp::policy::Policy;
 use bgp::rib::Selection;
 use bgp::session::ConnId;
-use bgp::speaker::{Event, Speaker};
+use bgp::speaker::{Event, Interface, Speaker};
 use bgp_wire::capability::GracefulRestart;
 use bgp_wire::{
-    AsPath, Attributes, Capability, Context, Family, NextHop, Open, UpdateBuilder, header,
+    Capability, Context, Family, NextHop, Notification, Open, RouteRefresh, UpdateBuilder, header,
 };
+use config::{config, family};
 use ipnet::IpNet;
+use route::attributes;
 
 /// More steps than that say nothing new.
 const MAX_STEPS: usize = 400;
@@ -23,6 +26,7 @@ const MAX_OUTPUTS: usize = 10_000;
 const ASN: u32 = 64512;
 /// AS and last octet of the address of each peer; the second is an internal one, the third has a four-octet AS.
 const PEERS: [(u32, u8); 3] = [(64513, 2), (ASN, 3), (4_200_000_001, 4)];
+const NEXT_HOP_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 const FAMILIES: [Family; 2] = [Family::IPV4_UNICAST, Family::IPV6_UNICAST];
 
 /// The input, taken octet by octet; zeros behind its end.
@@ -58,6 +62,8 @@ struct Driver {
     /// A few that are over: what still comes from them must not matter.
     over: Vec<(ConnId, IpAddr)>,
     routes: BTreeSet<IpNet>,
+    /// Next hops that the speaker wants to know about, where it asks.
+    next_hops: BTreeSet<IpAddr>,
 }
 
 /// Runs a script.
@@ -77,7 +83,11 @@ pub(crate) fn speaker(data: &[u8]) {
         open: Vec::new(),
         over: Vec::new(),
         routes: BTreeSet::new(),
+        next_hops: BTreeSet::new(),
     };
+    if flags & 2 != 0 {
+        driver.speaker.track_next_hops();
+    }
     driver.events();
     for _ in 0..MAX_STEPS {
         if script.0.is_empty() {
@@ -89,51 +99,6 @@ pub(crate) fn speaker(data: &[u8]) {
     driver.end();
 }
 
-/// One of many configurations, some octets of the script long.
-fn config(script: &mut Script<'_>) -> SpeakerConfig {
-    let mut config = SpeakerConfig::new(ASN, address(1));
-    let flags = script.u8();
-    config.decision = Decision::multipath(1 + (flags & 3));
-    config.selection_deferral = Duration::from_secs(60);
-    for (index, (asn, last)) in PEERS.into_iter().enumerate() {
-        if flags & (0x10 << index) != 0 {
-            continue;
-        }
-        let options = script.u8();
-        let policy = |bit| {
-            if options & bit != 0 {
-                Policy::reject_all("none")
-            } else {
-                Policy::accept_all()
-            }
-        };
-        let mut peer = PeerConfig::new(asn);
-        peer.passive = options & 1 != 0;
-        peer.hold_time = Duration::from_secs([90, 0, 3, 240][usize::from(options >> 1 & 3)]);
-        peer.families = FAMILIES[..1 + usize::from(options >> 3 & 1)].to_vec();
-        peer.next_hop = [
-            NextHopMode::Auto,
-            NextHopMode::Own,
-            NextHopMode::Keep,
-            NextHopMode::Auto,
-        ][usize::from(options >> 4 & 3)];
-        if options & 0x40 != 0 {
-            peer.graceful_restart = None;
-        }
-        peer.import = policy(0x80);
-        peer.export = Policy::accept_all();
-        config.peers.insert(address(last).into(), peer);
-    }
-    if flags & 0x80 != 0 {
-        for n in 0..script.u8() {
-            config
-                .originated
-                .insert(prefix(255 - n, 24), Attributes::originated());
-        }
-    }
-    config
-}
-
 fn address(last: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 0, 0, last)
 }
@@ -141,7 +106,7 @@ fn address(last: u8) -> Ipv4Addr {
 fn prefix(n: u8, len: u8) -> IpNet {
     if len > 32 {
         let bits = 0x2001_0db8_u128 << 96 | u128::from(n) << 80;
-        return IpNet::new_assert(std::net::Ipv6Addr::from_bits(bits).into(), len.min(128)).trunc();
+        return IpNet::new_assert(Ipv6Addr::from_bits(bits).into(), len.min(128)).trunc();
     }
     IpNet::new_assert(Ipv4Addr::new(172, 16, n, 0).into(), len).trunc()
 }
@@ -191,20 +156,50 @@ impl Driver {
             }
             17 => {
                 let cost = Some(u32::from(script.u8())).filter(|cost| *cost < 128);
-                let next_hop = address(script.u8() % 8);
-                self.speaker.set_next_hop(next_hop.into(), cost, self.now);
+                let next_hop = match script.u8() % 9 {
+                    8 => NEXT_HOP_V6.into(),
+                    n => address(n).into(),
+                };
+                self.speaker.set_next_hop(next_hop, cost, self.now);
             }
             18 => self.views(),
-            _ => match script.u8() {
-                0 => self.speaker.shutdown("the end", self.now),
-                n => {
-                    let family = FAMILIES[usize::from(n % 2)];
-                    let mut end_of_rib = Vec::new();
-                    bgp_wire::update::encode_end_of_rib(family, &mut end_of_rib);
-                    self.data(script, &end_of_rib);
-                }
-            },
+            _ => self.send_other(script),
         }
+    }
+
+    /// End-of-RIB, ROUTE-REFRESH of every subtype, a NOTIFICATION; or something about ourselves.
+    fn send_other(&mut self, script: &mut Script<'_>) {
+        let mut bytes = Vec::new();
+        match script.u8() % 8 {
+            0 => return self.speaker.shutdown("the end", self.now),
+            1..=3 => bgp_wire::update::encode_end_of_rib(family(script.u8()), &mut bytes),
+            4 | 5 => {
+                let choice = script.u8();
+                RouteRefresh {
+                    family: family(choice),
+                    subtype: choice >> 1 & 3,
+                }
+                .encode(&mut bytes);
+            }
+            6 => Notification::new(script.u8() % 9, script.u8() % 12, [script.u8()])
+                .encode(&mut bytes),
+            _ => {
+                let last = script.u8();
+                let own = [
+                    address(1).into(),
+                    Ipv6Addr::LOCALHOST.into(),
+                    NEXT_HOP_V6.into(),
+                ];
+                let addresses = own[..usize::from(last % 4)]
+                    .iter()
+                    .map(|own: &IpAddr| IpNet::from(*own));
+                let interface = Interface {
+                    addresses: addresses.collect(),
+                };
+                return self.speaker.set_interfaces(vec![interface]);
+            }
+        }
+        self.data(script, &bytes);
     }
 
     fn pass(&mut self, time: Duration) {
@@ -356,26 +351,11 @@ impl Driver {
             assert!(prefixes.iter().all(|prefix| builder.push(*prefix).is_ok()));
             builder.finish();
         } else {
-            let internal = asn == ASN;
-            let tail: Vec<u32> = script
-                .bytes(usize::from(flags >> 4 & 3))
-                .iter()
-                .map(|n| 64500 + u32::from(*n))
-                .collect();
-            let attributes = Attributes {
-                as_path: if internal {
-                    AsPath::sequence(tail)
-                } else {
-                    AsPath::sequence([&[asn], &tail[..]].concat())
-                },
-                local_pref: internal.then_some(100 + u32::from(flags >> 6)),
-                med: (flags & 8 != 0).then(|| script.u8().into()),
-                ..Attributes::originated()
-            };
+            let attributes = attributes(script, flags, asn);
             let mut section = Vec::new();
             attributes.encode(&context, &mut section);
-            let next_hop = if v6 {
-                NextHop::V6(std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1))
+            let next_hop = if v6 || flags & 0xc0 == 0xc0 {
+                NextHop::V6(NEXT_HOP_V6)
             } else if flags & 0x40 != 0 {
                 NextHop::V4(address(script.u8() % 8))
             } else {
@@ -383,7 +363,12 @@ impl Driver {
             };
             let mut builder =
                 UpdateBuilder::announce(&mut bytes, &context, &section, next_hop, family);
-            assert!(prefixes.iter().all(|prefix| builder.push(*prefix).is_ok()));
+            // All of them, unless the attributes leave no room.
+            let mut left = prefixes.iter();
+            while left
+                .next()
+                .is_some_and(|prefix| builder.push(*prefix).is_ok())
+            {}
             builder.finish();
         }
         self.speaker.handle_data(conn, &bytes, self.now);
@@ -458,10 +443,17 @@ impl Driver {
     }
 
     fn poll_routes(&mut self, max: usize) -> usize {
+        for (next_hop, used) in self.speaker.poll_next_hops() {
+            if used {
+                self.next_hops.insert(next_hop);
+            } else {
+                self.next_hops.remove(&next_hop);
+            }
+        }
         let changes = self.speaker.poll_routes(max);
         assert!(changes.len() <= max);
         for change in &changes {
-            if change.next_hops.is_empty() {
+            if change.next_hops.is_empty() && !change.blackhole {
                 self.routes.remove(&change.prefix);
             } else {
                 self.routes.insert(change.prefix);
@@ -502,6 +494,12 @@ impl Driver {
             }
         }
         assert!(self.routes.is_empty(), "left behind: {:?}", self.routes);
+        let next_hops = &self.next_hops;
+        assert!(next_hops.is_empty(), "left behind: {next_hops:?}");
+        // What is left is ours, and one of each is enough.
+        let memory = self.speaker.memory();
+        assert!(memory.paths <= 256, "{memory:?}");
+        assert!(memory.attribute_sets <= 1, "{memory:?}");
         assert!(
             self.dials.is_empty() && self.open.is_empty(),
             "connections left behind"
