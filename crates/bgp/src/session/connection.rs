@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 
-use bgp_wire::{Context, Family, Open, RouteRefresh, header};
+use bgp_wire::{Capability, Context, Family, Open, RouteRefresh, header};
 use bytes::Bytes;
 
 use super::open::Negotiated;
@@ -94,10 +94,17 @@ impl Connection {
         }
     }
 
+    /// How to read what the peer sends. It may send extended messages where we said that we take them, whether or not it takes
+    /// ours (RFC 8654 §4).
     pub(crate) fn context(&self) -> Context {
         self.negotiated
             .as_ref()
-            .map_or_else(Context::default, |negotiated| negotiated.context)
+            .map_or_else(Context::default, |negotiated| Context {
+                extended_message: negotiated
+                    .local_capabilities
+                    .contains(&Capability::ExtendedMessage),
+                ..negotiated.context
+            })
     }
 
     /// Takes the bytes that wait for their message's end, to be given back by [`keep_partial`](Self::keep_partial).

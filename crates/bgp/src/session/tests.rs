@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use bgp_wire::capability::GracefulRestart;
 use bgp_wire::{
-    Capability, Family, Notification, Open, RouteRefresh, Update, UpdateBuilder, header,
+    Capability, Context, Family, Notification, Open, RouteRefresh, Update, UpdateBuilder, header,
 };
 use bytes::Bytes;
 use expect_test::expect;
+use ipnet::IpNet;
 use proptest::prelude::*;
 
 use super::fsm::{Action, Event, step};
@@ -442,8 +443,7 @@ impl Bench {
             }),
             Input::Routes(conn) => self.send(conn, |out| {
                 let family = Family::IPV4_UNICAST;
-                let mut builder =
-                    UpdateBuilder::withdraw(out, &bgp_wire::Context::default(), family);
+                let mut builder = UpdateBuilder::withdraw(out, &Context::default(), family);
                 builder.push("10.0.0.0/8".parse().unwrap()).unwrap();
                 builder.finish();
             }),
@@ -482,8 +482,7 @@ impl Bench {
                 Output::Connect(conn) => self.connections.push(conn),
                 Output::Close(conn, last) => {
                     let mut rest = &last[..];
-                    while let Ok(Some(len)) = header::frame_len(rest, &bgp_wire::Context::default())
-                    {
+                    while let Ok(Some(len)) = header::frame_len(rest, &Context::default()) {
                         rest = &rest[len..];
                     }
                     assert!(rest.is_empty(), "not whole messages");
@@ -599,6 +598,29 @@ fn a_peer_that_reads_nothing_is_given_up() {
         .connection()
         .map_or(0, |connection| usize::from(connection.has_control()));
     assert_eq!(waiting, 0);
+}
+
+/// RFC 8654 §4: we said that we take them, the peer did not.
+#[test]
+fn extended_messages_are_taken_from_who_takes_none() {
+    let mut bench = Bench::new(false);
+    bench.apply(&Input::Connected(0));
+    bench.open(0, 65002, 90, false);
+    bench.apply(&Input::Keepalive(0));
+    bench.send(0, |out| {
+        let context = Context {
+            extended_message: true,
+            ..Context::default()
+        };
+        let mut builder = UpdateBuilder::withdraw(out, &context, Family::IPV4_UNICAST);
+        for n in 0..2000u32 {
+            let prefix = IpNet::new_assert(Ipv4Addr::from_bits(n << 8).into(), 24);
+            builder.push(prefix).unwrap();
+        }
+        builder.finish();
+    });
+    assert!(bench.routes.up);
+    assert_eq!(bench.session.counters.updates_in, 1);
 }
 
 #[test]
