@@ -4,7 +4,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use bgp::config::{
-    Client, Decision, LocalAs, NextHopMode, PeerConfig, PrivateAs, Rules, SpeakerConfig,
+    AsnSet, Client, Decision, DynamicPeers, LimitAction, LocalAs, NextHopMode, Password,
+    PeerConfig, PrefixLimit, PrivateAs, Rules, SpeakerConfig,
 };
 use bgp::policy::{
     Change, Match, NextHopChange, Policy, PrefixMatch, PrefixOperator, SourceKind, Statement,
@@ -44,6 +45,23 @@ pub(crate) fn config(script: &mut Script<'_>) -> SpeakerConfig {
         if flags & (0x10 << index) == 0 {
             let config = &mut config.peers;
             config.insert(address(last).into(), peer(asn, flags & 8 != 0, script));
+        }
+    }
+    if flags & 4 != 0 {
+        let choice = script.u8();
+        if choice & 1 != 0 {
+            // Who connects from an address without a configuration of its own.
+            let range = IpNet::new_assert(address(0).into(), 29);
+            let dynamic = DynamicPeers {
+                asns: if choice & 2 == 0 {
+                    AsnSet::any()
+                } else {
+                    AsnSet::from(1)
+                },
+                limit: 1 + u32::from(choice >> 2 & 1),
+                template: peer(1, flags & 8 != 0, script),
+            };
+            config.dynamic.insert(range, dynamic);
         }
     }
     if flags & 0x80 != 0 {
@@ -115,6 +133,22 @@ fn rules(peer: &mut PeerConfig, script: &mut Script<'_>) {
     };
     peer.local_asn = (second & 16 != 0).then_some(64999);
     peer.extended_next_hop = second & 32 != 0;
+    if second & 0x80 != 0 {
+        let choice = script.u8();
+        peer.prefix_limits.push(PrefixLimit {
+            family: family(choice),
+            limit: u32::from(choice >> 4),
+            warn_percent: 75,
+            action: [
+                LimitAction::Warn,
+                LimitAction::Restart(Duration::from_secs(60)),
+                LimitAction::StayDown,
+                LimitAction::Warn,
+            ][usize::from(choice >> 1 & 3)],
+        });
+        peer.keepalive = (choice & 8 != 0).then(|| Duration::from_secs(1));
+        peer.password = Password::new([b'a' + (choice & 1)]).ok();
+    }
     peer.other_local_address = (second & 64 != 0).then(|| Ipv6Addr::LOCALHOST.into());
 }
 

@@ -170,8 +170,18 @@ impl Driver {
     /// End-of-RIB, ROUTE-REFRESH of every subtype, a NOTIFICATION; or something about ourselves.
     fn send_other(&mut self, script: &mut Script<'_>) {
         let mut bytes = Vec::new();
-        match script.u8() % 8 {
-            0 => return self.speaker.shutdown("the end", self.now),
+        let choice = script.u8();
+        match choice % 8 {
+            0 if choice & 8 == 0 => return self.speaker.shutdown("the end", self.now),
+            0 => {
+                let peer = address(2 + script.u8() % 4).into();
+                match choice >> 4 & 3 {
+                    0 => self.speaker.reset_peer(peer, "anew", self.now),
+                    1 => self.speaker.shut_down_peer(peer, "down", self.now),
+                    _ => self.speaker.refresh_peer(peer).is_some(),
+                };
+                return;
+            }
             1..=3 => bgp_wire::update::encode_end_of_rib(family(script.u8()), &mut bytes),
             4 | 5 => {
                 let choice = script.u8();
@@ -291,6 +301,7 @@ impl Driver {
         let mut capabilities = vec![
             Capability::Multiprotocol(Family::IPV4_UNICAST),
             Capability::RouteRefresh,
+            Capability::EnhancedRouteRefresh,
         ];
         if flags & 1 == 0 || asn > u32::from(u16::MAX) {
             capabilities.push(Capability::FourOctetAs(asn));
