@@ -14,6 +14,8 @@ mod suites;
 #[cfg(test)]
 mod graph;
 #[cfg(test)]
+mod rfc;
+#[cfg(test)]
 mod tidy;
 
 use std::process::ExitCode;

@@ -28,7 +28,7 @@ const FORBIDS: [&str; 7] = [
 ];
 
 /// All source files, relative to the root.
-fn sources() -> Vec<PathBuf> {
+pub(crate) fn sources() -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![root().join("crates"), root().join("tests")];
     while let Some(folder) = folders.pop() {

@@ -250,6 +250,12 @@ fn open_never_outgrows_a_message() {
 
 #[test]
 fn repeated_capabilities_are_kept_and_the_last_counts() {
+    let restarting = open("0a 0208 4002 0078 4002 805a").unwrap();
+    let restart = restarting.graceful_restart().unwrap();
+    assert!(
+        restart.restarted && restart.restart_time == 90,
+        "RFC 4724 §3"
+    );
     let open = open("12 0206 4104 0000fc01 0208 4104 0000fc02 0200").unwrap();
     assert_eq!(open.asn, 64514);
     assert_eq!(open.capabilities.len(), 3);
