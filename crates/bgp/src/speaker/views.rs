@@ -51,6 +51,9 @@ impl Speaker {
         let connection = session.connection();
         let negotiated = connection.and_then(|connection| connection.negotiated.as_deref());
         let families = negotiated.map_or(&config.families, |negotiated| &negotiated.families);
+        // Of a family that a restarted peer no longer speaks, routes are there until its session is up.
+        let kept = session.stale().iter();
+        let kept = kept.filter(|family| !families.contains(family));
         let error = |(at, ended): &(Instant, Ended)| LastError {
             age: now.saturating_duration_since(*at),
             ended: ended.clone(),
@@ -87,6 +90,7 @@ impl Speaker {
             }),
             families: families
                 .iter()
+                .chain(kept)
                 .map(|family| {
                     let counts = self.rib.counts(PeerIndex(index), *family);
                     FamilyStatus {

@@ -1,8 +1,9 @@
 //! Graceful restart, both roles (RFC 4724, RFC 8538).
 
+use std::net::Ipv6Addr;
 use std::time::Duration;
 
-use bgp_wire::Notification;
+use bgp_wire::{Family, Notification};
 
 use super::net::{Net, address, originating, peer, prefix, secs, speaker};
 use crate::config::{PeerConfig, SpeakerConfig};
@@ -262,6 +263,37 @@ fn a_peer_that_comes_back_without_its_forwarding_state_loses_its_routes() {
     net.boot(0, false);
     net.run_until(secs(10), |net| net.state(1, 0) == State::Established);
     assert!(net.nodes[1].routes.is_empty() && !stale(&net));
+}
+
+#[test]
+fn a_family_that_does_not_come_back_is_shown_until_it_goes() {
+    let with = |families: &[Family], asn: u32| PeerConfig {
+        families: families.to_vec(),
+        other_local_address: Some(Ipv6Addr::from(0x2001_0db8 << 96 | u128::from(asn)).into()),
+        ..peer(asn)
+    };
+    let both = [Family::IPV4_UNICAST, Family::IPV6_UNICAST];
+    let mut net = Net::new([
+        originating(
+            speaker(0, 65001, &[(1, with(&both, 65002))]),
+            &["2001:db8:1::/48"],
+        ),
+        speaker(1, 65002, &[(0, with(&both, 65001))]),
+    ]);
+    net.run_until(secs(10), |net| net.nodes[1].routes.len() == 1);
+    net.kill(0);
+    net.set(0, speaker(0, 65001, &[(1, with(&both[..1], 65002))]));
+    net.boot(0, true);
+    net.run_until(secs(10), |net| net.state(1, 0) == State::OpenConfirm);
+    let families = net.status(1, 0).families;
+    let shown: Vec<_> = families
+        .iter()
+        .map(|family| (family.family, family.received, family.stale))
+        .collect();
+    assert_eq!(shown, [(both[0], 0, true), (both[1], 1, true)]);
+    net.run_until(secs(10), |net| net.state(1, 0) == State::Established);
+    assert_eq!(net.status(1, 0).families.len(), 1);
+    assert!(net.nodes[1].routes.is_empty(), "RFC 4724 §4.2");
 }
 
 #[test]
