@@ -22,6 +22,8 @@ use crate::{RouteFeed, log};
 
 /// What is read from a connection before the next one, and the timers, have their turn.
 const READ_CHUNK: usize = 64 * 1024;
+/// How long sockets are read from before what is to be written has its turn, and the other way round.
+const TURN_TIME: Duration = Duration::from_millis(100);
 /// What is written to a connection before the next one has its turn.
 const WRITE_CHUNKS: usize = 16;
 /// How many changes go into one message of the route feed.
@@ -55,6 +57,8 @@ pub(crate) struct Engine {
     closing: usize,
     /// Connections that have more to write than one turn allows.
     again: Vec<ConnId>,
+    /// Others have not had their turn to write.
+    unwritten: bool,
     buffer: Box<[u8]>,
     ready: Vec<Ready>,
     commands: mpsc::Receiver<Command>,
@@ -96,6 +100,7 @@ impl Engine {
             drops: Md5Drops::read().ok().map(|drops| (drops, drops)),
             closing: 0,
             again: Vec::new(),
+            unwritten: false,
             buffer: vec![0; READ_CHUNK].into_boxed_slice(),
             ready: Vec::new(),
             commands,
@@ -122,9 +127,15 @@ impl Engine {
                 return Ok(());
             }
             let deadline = self.deadline();
+            // More to write, or to walk through, than one turn allows; everybody else is asked first.
+            let busy =
+                self.unwritten || !self.again.is_empty() || deadline.is_some_and(|at| at <= now());
+            if busy {
+                self.poller.look(&mut self.ready)?;
+                self.serve_ready();
+            }
             tokio::select! {
                 biased;
-                () = sleep_until(deadline) => {}
                 changed = self.config.changed() => match changed {
                     Ok(()) => self.configure(),
                     Err(_) => return Ok(()),
@@ -140,10 +151,11 @@ impl Engine {
                 () = room(self.feed.as_ref()), if self.routes_wait || self.sync_waits => {}
                 result = self.poller.wait() => {
                     result?;
-                    self.serve_sockets()?;
+                    self.poller.take(&mut self.ready)?;
+                    self.serve_ready();
                 }
-                // More to write than one turn allowed; everybody else has been asked first.
-                () = std::future::ready(()), if !self.again.is_empty() => {}
+                () = sleep_until(deadline), if !busy => {}
+                () = std::future::ready(()), if busy => {}
             }
         }
     }
@@ -171,7 +183,7 @@ impl Engine {
     fn serve_timers(&mut self) {
         let now = now();
         if self.speaker.poll_timeout().is_some_and(|(at, _)| at <= now) {
-            self.speaker.handle_timeout(now);
+            self.serve_sessions();
         }
         if self.closing > 0 {
             self.connections
@@ -181,6 +193,14 @@ impl Engine {
                 });
             self.count_closing();
         }
+    }
+
+    /// Serves the speaker's timers; whoever seems to be silent is listened to first.
+    fn serve_sessions(&mut self) {
+        for conn in self.speaker.expiring(now()) {
+            self.readable(conn);
+        }
+        self.speaker.handle_timeout(now());
     }
 
     fn count_closing(&mut self) {
@@ -198,10 +218,14 @@ impl Engine {
     }
 
     /// Gives every ready socket its turn.
-    fn serve_sockets(&mut self) -> io::Result<()> {
-        let mut ready = std::mem::take(&mut self.ready);
-        self.poller.take(&mut ready)?;
+    fn serve_ready(&mut self) {
+        let ready = std::mem::take(&mut self.ready);
+        let start = now();
         for event in &ready {
+            // What is left is ready next time too. Keepalives that fell due are written in between.
+            if now() >= start + TURN_TIME {
+                break;
+            }
             if event.token >= LISTENERS {
                 self.accept(event.token - LISTENERS);
                 continue;
@@ -214,10 +238,11 @@ impl Engine {
                 self.readable(conn);
             }
             // A batch of full chunks takes long enough for a keepalive to fall due.
-            self.serve_timers();
+            if self.speaker.is_urgent(now()) {
+                self.serve_sessions();
+            }
         }
         self.ready = ready;
-        Ok(())
     }
 
     fn readable(&mut self, conn: ConnId) {
@@ -313,6 +338,8 @@ impl Engine {
 
     /// Takes every output of the speaker.
     fn drain(&mut self) {
+        let start = now();
+        self.unwritten = false;
         loop {
             while let Some(event) = self.speaker.poll_event() {
                 self.event(event);
@@ -324,6 +351,11 @@ impl Engine {
             while let Some(conn) = self.speaker.poll_ready() {
                 self.transmit(conn);
                 wrote = true;
+                // A megabyte for each of a thousand peers takes long enough for a keepalive to fall due.
+                if now() >= start + TURN_TIME {
+                    self.unwritten = true;
+                    return self.feed_routes();
+                }
             }
             // Writing finds broken connections, which are events again.
             if !wrote {

@@ -106,22 +106,23 @@ impl Poller {
             .map(|mut guard| guard.retain_ready())
     }
 
-    /// Takes the sockets that are ready now, into `ready`.
+    /// Takes the sockets that are ready now, into `ready`: after [`wait`](Self::wait).
     pub(crate) fn take(&mut self, ready: &mut Vec<Ready>) -> io::Result<()> {
-        ready.clear();
-        self.events.clear();
-        let none = Timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
         let Self { epoll, events } = self;
-        let taken = epoll.try_io(Interest::READABLE, |epoll| {
-            match epoll::wait(epoll, spare_capacity(events), Some(&none)) {
-                Ok(0) => Err(io::ErrorKind::WouldBlock.into()),
-                Ok(_) => Ok(()),
-                Err(error) => Err(io::Error::from(error)),
-            }
-        });
+        events.clear();
+        let taken = epoll.try_io(Interest::READABLE, |epoll| take(epoll, events));
+        self.give(taken, ready)
+    }
+
+    /// The same without having waited: the runtime learns of ready sockets only when its task has nothing else to do.
+    pub(crate) fn look(&mut self, ready: &mut Vec<Ready>) -> io::Result<()> {
+        self.events.clear();
+        let taken = take(self.epoll.get_ref(), &mut self.events);
+        self.give(taken, ready)
+    }
+
+    fn give(&self, taken: io::Result<()>, ready: &mut Vec<Ready>) -> io::Result<()> {
+        ready.clear();
         match taken {
             Err(error)
                 if !matches!(
@@ -133,7 +134,7 @@ impl Poller {
             }
             _ => {}
         }
-        ready.extend(events.iter().map(|event| {
+        ready.extend(self.events.iter().map(|event| {
             let flags = event.flags;
             let broken = flags.intersects(EventFlags::ERR | EventFlags::HUP);
             Ready {
@@ -143,5 +144,17 @@ impl Poller {
             }
         }));
         Ok(())
+    }
+}
+
+fn take(epoll: &OwnedFd, events: &mut Vec<epoll::Event>) -> io::Result<()> {
+    let none = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    match epoll::wait(epoll, spare_capacity(events), Some(&none)) {
+        Ok(0) => Err(io::ErrorKind::WouldBlock.into()),
+        Ok(_) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }

@@ -4,6 +4,7 @@
 mod dynamic;
 mod md5;
 mod operator;
+mod starvation;
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};

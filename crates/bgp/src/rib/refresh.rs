@@ -52,6 +52,14 @@ impl Rib {
             .map_or(0, |(slot, state)| state.paths[slot].all)
     }
 
+    /// How many places a walk through all prefixes looks at.
+    pub(crate) fn walk_len(&self) -> usize {
+        self.tables
+            .iter()
+            .map(|table| table.nets.end() as usize)
+            .sum()
+    }
+
     /// A session ends in the midst of a refresh, and its routes are to be kept: those that have not come again yet are as
     /// good as the others.
     pub(super) fn abandon_refresh(&mut self, peer: PeerIndex) {

@@ -74,6 +74,15 @@ impl Session {
         connections.map(|connection| connection.id).collect()
     }
 
+    /// Connections whose hold timer is due.
+    pub(crate) fn expiring(&self, now: Instant) -> impl Iterator<Item = ConnId> {
+        self.slots.iter().filter_map(move |slot| {
+            let connection = slot.connection.as_ref()?;
+            let deadline = connection.timers.deadline(Timer::Hold)?;
+            (deadline <= now).then_some(connection.id)
+        })
+    }
+
     /// Why the session is down for good.
     pub(crate) fn halt(&self) -> Option<&Halt> {
         self.halt.as_ref()

@@ -19,6 +19,7 @@ impl Speaker {
         if self.stopped {
             return;
         }
+        self.begin_turn();
         let clusters = clusters(&config);
         let peers = std::mem::take(&mut config.peers);
         let old = std::mem::replace(&mut self.config, config);
@@ -189,16 +190,19 @@ impl Speaker {
             return;
         };
         let reset = *peer.session.settings() != settings || needs_reset(&before, &config);
-        if config.import != before.import || config.export != before.export {
+        if config.export != before.export {
+            // Costs nothing now: what follows is sent as sockets take it.
             self.rib.set_policies(
                 PeerIndex(index),
-                config.import.clone(),
+                before.import.clone(),
                 config.export.clone(),
             );
         }
-        if config.next_hop != before.next_hop || config.rules != before.rules {
-            self.rib
-                .set_rules(PeerIndex(index), config.next_hop, config.rules);
+        if config.import != before.import
+            || config.next_hop != before.next_hop
+            || config.rules != before.rules
+        {
+            self.judge_or_queue(index, now);
         }
         self.with_session(index, |session, routes| {
             session.adapt(&config, now, routes);

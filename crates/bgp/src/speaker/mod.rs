@@ -26,6 +26,7 @@ mod restart;
 #[cfg(test)]
 mod tests;
 mod views;
+mod work;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -45,6 +46,7 @@ pub use interface::Interface;
 
 use adapter::PeerRoutes;
 use restart::Restart;
+use work::Work;
 
 #[derive(Debug)]
 struct Peer {
@@ -80,6 +82,7 @@ pub struct Speaker {
     /// The RIB has changed since its peers were last polled.
     rib_changed: bool,
     restart: Restart,
+    work: Work,
     /// Shut down for good: a configuration that comes late must not bring sessions back.
     stopped: bool,
 }
@@ -103,6 +106,7 @@ impl Speaker {
             ready: VecDeque::new(),
             rib_changed: false,
             stopped: false,
+            work: Work::default(),
             interfaces: Vec::new(),
             restart: Restart::new(restarting, config.selection_deferral, now),
             config: SpeakerConfig {
@@ -204,7 +208,11 @@ impl Speaker {
     }
 
     /// Serves every timer that is due.
+    ///
+    /// Work that can wait is done when no session's timer is: a piece of it, and the next time is due at once until it is
+    /// all done.
     pub fn handle_timeout(&mut self, now: Instant) {
+        let urgent = self.is_urgent(now);
         while let Some((_, index)) = self.deadlines.first().copied().filter(|(at, _)| *at <= now) {
             self.with_session(index, |session, routes| session.handle_timeout(now, routes));
             self.retire(index, now);
@@ -215,7 +223,26 @@ impl Speaker {
         for index in soon {
             self.with_session(index, |session, routes| session.handle_timeout(now, routes));
         }
+        if !urgent {
+            self.work();
+        }
         self.check_sync(now);
+    }
+
+    /// Connections whose hold timer is due. A driver that may have been busy reads from them first: what the peer has sent
+    /// meanwhile is a sign of life.
+    #[must_use]
+    pub fn expiring(&self, now: Instant) -> Vec<ConnId> {
+        let due = self.deadlines.iter().take_while(|(at, _)| *at <= now);
+        due.filter_map(|(_, index)| self.peers.get(*index as usize))
+            .flat_map(|peer| peer.session.expiring(now))
+            .collect()
+    }
+
+    /// Whether a session's timer is due: what can't wait.
+    #[must_use]
+    pub fn is_urgent(&self, now: Instant) -> bool {
+        self.deadlines.first().is_some_and(|(at, _)| *at <= now)
     }
 
     /// When to call [`handle_timeout`](Self::handle_timeout), and what for.
@@ -233,6 +260,7 @@ impl Speaker {
         session
             .into_iter()
             .chain(restart.flatten())
+            .chain(self.work.poll_timeout())
             .min_by_key(|(at, _)| *at)
     }
 
@@ -349,7 +377,8 @@ impl Speaker {
         while let Some(output) = peer.session.poll_output() {
             let event = match output {
                 Output::Ready(conn) => {
-                    self.ready.push_back(conn);
+                    // A KEEPALIVE or a NOTIFICATION: before everybody's routes.
+                    self.ready.push_front(conn);
                     continue;
                 }
                 Output::Connect(conn) => Event::Connect {

@@ -10,3 +10,4 @@ mod refresh;
 mod restart;
 mod routes;
 mod session;
+mod work;
