@@ -406,6 +406,12 @@ impl Engine {
     fn feed_routes(&mut self) {
         self.routes_wait = true;
         let Some(feed) = &self.feed else { return };
+        if feed.is_closed() {
+            // A reader that never comes back must not keep withdrawn routes in memory.
+            self.feed = None;
+            self.speaker.close_routes();
+            return;
+        }
         while let Ok(permit) = feed.try_reserve() {
             let next_hops = self.speaker.poll_next_hops();
             if !next_hops.is_empty() {

@@ -448,6 +448,17 @@ impl Rib {
         !self.deferred && self.tables.iter().any(|table| table.is_behind(peer))
     }
 
+    /// Nobody asks [`poll_routes`](Self::poll_routes) any more: nothing is kept for whoever would. Who asks again is told
+    /// everything again.
+    pub fn close_routes(&mut self) {
+        for table in &mut self.tables {
+            if let Some(place) = table.fib.take() {
+                table.list.leave(&mut table.nets, place);
+                table.collect();
+            }
+        }
+    }
+
     /// Up to `max` changes of the routes that the kernel is to have. Repeats itself rather than leave one out.
     pub fn poll_routes(&mut self, max: usize) -> Vec<RouteChange> {
         if self.deferred {

@@ -307,6 +307,11 @@ impl Speaker {
         self.rib.poll_routes(max)
     }
 
+    /// Nobody asks [`poll_routes`](Self::poll_routes) any more: nothing is kept for whoever would.
+    pub fn close_routes(&mut self) {
+        self.rib.close_routes();
+    }
+
     /// Tells the cost of the kernel's route to a next hop, `None` where there is none: paths are chosen anew at once
     /// (RFC 4271 §9.1.2.2 e). A next hop that was never told of counts as reachable, unless next hops are tracked.
     pub fn set_next_hop(&mut self, address: IpAddr, cost: Option<u32>, now: Instant) {

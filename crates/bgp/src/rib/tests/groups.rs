@@ -276,6 +276,21 @@ fn a_late_peer_is_not_told_of_what_all_others_were_untold() {
 }
 
 #[test]
+fn a_kernel_that_never_looks_again_keeps_nothing() {
+    let mut bed = late_peers();
+    bed.drain(5);
+    bed.withdraw_net(1, nets(1)[0]);
+    for peer in 1..=5 {
+        bed.drain(peer);
+    }
+    assert_eq!(bed.rib.memory().nets, 4);
+    bed.rib.close_routes();
+    assert_eq!(bed.rib.memory().nets, 3);
+    // It does look again after all.
+    assert_eq!(bed.poll_routes(9), 3);
+}
+
+#[test]
 fn a_late_peer_is_not_told_of_what_is_forgotten() {
     let mut bed = late_peers();
     bed.withdraw_net(1, nets(1)[0]);
