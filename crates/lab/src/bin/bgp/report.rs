@@ -26,17 +26,17 @@ pub(crate) enum Goal {
     AtMost(f64),
     /// Less than this.
     Below(f64),
-    /// At most this part of what BIRD has in the same run.
-    OfBird(f64),
+    /// At most this many times what another has in the same run.
+    Of(f64, Subject),
 }
 
 impl Goal {
     /// Whether it holds; `None` if there is nothing to compare with.
-    fn holds(self, ours: f64, bird: Option<f64>) -> Option<bool> {
+    fn holds(self, ours: f64, median: impl Fn(Subject) -> Option<f64>) -> Option<bool> {
         match self {
             Self::AtMost(most) => Some(ours <= most),
             Self::Below(limit) => Some(ours < limit),
-            Self::OfBird(part) => bird.map(|bird| ours <= part * bird),
+            Self::Of(times, other) => median(other).map(|theirs| ours <= times * theirs),
         }
     }
 }
@@ -46,7 +46,7 @@ impl fmt::Display for Goal {
         match self {
             Self::AtMost(most) => write!(f, "<= {most}"),
             Self::Below(limit) => write!(f, "< {limit}"),
-            Self::OfBird(part) => write!(f, "<= {part} of bird"),
+            Self::Of(times, other) => write!(f, "<= {times} of {other}"),
         }
     }
 }
@@ -90,11 +90,10 @@ impl Table {
     fn goals(&self) -> impl Iterator<Item = (usize, Goal, Option<bool>)> + '_ {
         (0..).zip(self.columns).flat_map(move |(at, column)| {
             let ours = self.median(Subject::Margay, at);
-            let bird = self.median(Subject::Bird, at);
-            column
-                .goals
-                .iter()
-                .map(move |goal| (at, *goal, ours.and_then(|ours| goal.holds(ours, bird))))
+            column.goals.iter().map(move |goal| {
+                let median = |other| self.median(other, at);
+                (at, *goal, ours.and_then(|ours| goal.holds(ours, median)))
+            })
         })
     }
 

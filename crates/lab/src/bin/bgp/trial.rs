@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use ipnet::Ipv4Net;
-use lab::process::Process;
+use lab::process::{self, Process};
 use lab::speaker::PORT;
 use lab::{Namespace, net, wait};
 use netlink::Request;
@@ -75,7 +75,13 @@ impl Trial {
         peers.run(|| {
             keep_to(&cpus.peers)?;
             let swarm = Swarm::new(SocketAddr::from((SUBJECT, PORT)))?;
-            measure(&mut running, swarm.raw(self.subject == Subject::Copy))
+            measure(&mut running, swarm.raw(self.subject == Subject::Copy)).map_err(|error| {
+                // What it says of it itself, if anything.
+                match process::tail(running.daemon.log(), 3) {
+                    said if said.is_empty() => error,
+                    said => anyhow!("{error:#}; it says: {said}"),
+                }
+            })
         })
     }
 
