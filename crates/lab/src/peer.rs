@@ -228,6 +228,8 @@ impl Neighbour {
 pub struct Announcement {
     /// Its prefix.
     pub prefix: IpNet,
+    /// NEXT_HOP, for GoBGP and ExaBGP: these find none of their own for a family that their connection is not of.
+    pub next_hop: Option<IpAddr>,
     /// MULTI_EXIT_DISC.
     pub med: Option<u32>,
     /// LOCAL_PREF, for an internal session.
@@ -246,6 +248,7 @@ impl Announcement {
     pub fn new(prefix: IpNet) -> Self {
         Self {
             prefix,
+            next_hop: None,
             med: None,
             local_pref: None,
             communities: Vec::new(),
@@ -255,7 +258,11 @@ impl Announcement {
     }
 
     fn is_plain(&self) -> bool {
-        *self == Self::new(self.prefix)
+        let plain = Self {
+            next_hop: self.next_hop,
+            ..Self::new(self.prefix)
+        };
+        *self == plain
     }
 }
 

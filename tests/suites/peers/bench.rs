@@ -14,7 +14,7 @@ use bgp::policy::Policy;
 use bgp::rib::{RouteChange, RouteView, Selection};
 use bgp::session::State;
 use bgp::view::PeerStatus;
-use bgp_net::{Handle, Listen, RouteFeed, Routes};
+use bgp_net::{Handle, Listen, Md5Drops, RouteFeed, Routes};
 use bgp_wire::{Attributes, Family as WireFamily};
 use ipnet::IpNet;
 use lab::peer::{self, Config, Family, Kind, Learned, Neighbour, Peer, Session};
@@ -85,11 +85,16 @@ impl Bench {
 
     /// Their speaker's configuration for an external IPv4 session with ours.
     pub(crate) fn theirs(&self) -> Config {
+        let neighbour = Neighbour {
+            // When it dials too, it lets go of a session that is up for one of its own that comes late.
+            passive: self.kind == Kind::Exabgp,
+            ..Neighbour::new(OURS, OUR_ASN, THEIRS)
+        };
         Config {
             name: self.kind.to_string(),
             asn: THEIR_ASN,
             router_id: Ipv4Addr::new(10, 9, 0, 2),
-            neighbours: vec![Neighbour::new(OURS, OUR_ASN, THEIRS)],
+            neighbours: vec![neighbour],
             routes: Vec::new(),
             folder: self.folder.clone(),
         }
@@ -265,6 +270,45 @@ impl Bench {
             let route = route.with_context(|| format!("we have {heard:?}"))?;
             wanted(route).with_context(|| format!("we have {route:?}"))
         })
+    }
+
+    /// Whether the user of our routes has been told to use one.
+    fn uses(&self, prefix: &IpNet) -> Result<bool> {
+        self.told(|told| {
+            let mut changes = told.changes.iter().rev();
+            let last = changes.find(|change| change.prefix == *prefix);
+            last.is_some_and(|change| !change.next_hops.is_empty())
+        })
+    }
+
+    /// Waits until our routes' user has been told to use one.
+    pub(crate) fn we_use(&self, prefix: &str) -> Result<()> {
+        let prefix = prefix.parse()?;
+        wait::until(&format!("use of {prefix}"), LIMIT, || {
+            ensure!(self.uses(&prefix)?, "not in use");
+            Ok(())
+        })
+    }
+
+    /// Waits until our routes' user has been told to use it no longer.
+    pub(crate) fn we_stop_using(&self, prefix: &str) -> Result<()> {
+        let prefix = prefix.parse()?;
+        wait::until(&format!("{prefix} out of use"), LIMIT, || {
+            ensure!(!self.uses(&prefix)?, "in use");
+            Ok(())
+        })
+    }
+
+    /// Asks them for their routes again.
+    pub(crate) fn refresh(&self) -> Result<()> {
+        let asked = self.runtime.block_on(self.speaker()?.refresh(THEIRS))?;
+        ensure!(asked == Some(true), "they can't be asked: {asked:?}");
+        Ok(())
+    }
+
+    /// Segments that the kernel has dropped in our namespace for their signature.
+    pub(crate) fn md5_drops(&self) -> Result<Option<Md5Drops>> {
+        Ok(self.runtime.block_on(self.speaker()?.md5_drops())?)
     }
 
     /// Waits until we have it no longer.

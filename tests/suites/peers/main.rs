@@ -7,15 +7,23 @@
 //! | [`matrix`] | the features, and which of them each speaker has |
 //! | [`sessions`] | OPENs, timers, connections, ends |
 //! | [`routes`] | what UPDATEs carry |
+//! | [`families`] | IPv6, and IPv4 with an IPv6 next hop |
+//! | [`rules`] | reflection, AS path rules, communities that mean something, policy |
+//! | [`guards`] | passwords, limits, dynamic neighbours, routes asked for again |
 //! | [`restart`] | graceful restart, both roles |
+//! | [`third`] | a third speaker, behind us or behind them |
 //! | [`document`] | the table as a page |
 
 mod bench;
 mod document;
+mod families;
+mod guards;
 mod matrix;
 mod restart;
 mod routes;
+mod rules;
 mod sessions;
+mod third;
 
 use std::process::ExitCode;
 

@@ -4,7 +4,7 @@ use anyhow::Result;
 use lab::peer::Kind;
 
 use crate::bench::Bench;
-use crate::{restart, routes, sessions};
+use crate::{families, guards, restart, routes, rules, sessions};
 
 /// What a case does on its bench.
 pub(crate) type Case = fn(&mut Bench) -> Result<()>;
@@ -71,6 +71,17 @@ const HELPER_ONLY: &str =
     "Not offered: it helps others restart, but doesn't restart gracefully itself.";
 const NOT_FORWARDING: &str = "Its OPEN after a NOTIFICATION says that it has not kept its forwarding state, so its routes go (RFC 4724 §4.2).";
 const NO_8538: &str = "Not offered: this version doesn't keep routes through a NOTIFICATION.";
+
+const NO_8950: &str = "Not offered: this version has no extended next hops.";
+const ONE_FAMILY: &str = "It takes our routes, but tells none of its own: it finds no address of its own for the family that the connection is not of.";
+const NO_ANSWER: &str =
+    "It answers no ROUTE-REFRESH, from nobody: its log says that the family isn't negotiated.";
+const RESETS: &str =
+    "It ends the session over a ROUTE-REFRESH, with a TCP reset, whoever sends it.";
+const OWN_FILTER: &str = "It doesn't tell a neighbour of a path that has the neighbour's AS.";
+const NO_REFLECTOR: &str = "Not offered: it reflects nothing and passes nothing on.";
+const NO_LIMIT: &str = "Not offered: it has no limit.";
+const NO_7313: &str = "Not offered: it announces the capability, and never uses it.";
 
 const GR_HELPERS: &[(Kind, &str)] = &[(Kind::Exabgp, NO_TABLE)];
 const GR_BOTH: &[(Kind, &str)] = &[(Kind::Openbgpd, HELPER_ONLY), (Kind::Exabgp, NO_TABLE)];
@@ -286,5 +297,146 @@ pub(crate) const FEATURES: &[Feature] = &[
             (Kind::Openbgpd, NO_8538),
             (Kind::Exabgp, NO_TABLE),
         ],
+    ),
+    feature(
+        "ipv6_over_ipv6",
+        "IPv6 over IPv6",
+        "4760, 2545",
+        families::ipv6_over_ipv6,
+        &[],
+    ),
+    feature(
+        "both_over_ipv4",
+        "both families over IPv4",
+        "4760",
+        families::both_over_ipv4,
+        &[(Kind::Openbgpd, ONE_FAMILY)],
+    ),
+    feature(
+        "both_over_ipv6",
+        "both families over IPv6",
+        "4760",
+        families::both_over_ipv6,
+        &[(Kind::Openbgpd, ONE_FAMILY)],
+    ),
+    feature(
+        "extended_next_hop",
+        "IPv4 with an IPv6 next hop",
+        "8950",
+        families::extended_next_hop,
+        &[(Kind::Openbgpd, NO_8950)],
+    ),
+    feature("md5", "TCP-MD5", "2385", guards::md5, &[]),
+    feature(
+        "md5_passive",
+        "TCP-MD5 where they dial",
+        "2385",
+        guards::md5_passive,
+        &[],
+    ),
+    feature(
+        "md5_rekeyed",
+        "a wrong password is shown, and mended without a restart",
+        "2385",
+        guards::md5_rekeyed,
+        &[],
+    ),
+    feature(
+        "our_limit",
+        "our prefix limit",
+        "4486",
+        guards::our_limit,
+        &[],
+    ),
+    feature(
+        "their_limit",
+        "their prefix limit",
+        "4486",
+        guards::their_limit,
+        &[(Kind::Exabgp, NO_LIMIT)],
+    ),
+    feature(
+        "dynamic",
+        "a neighbour that we know by its range only",
+        "-",
+        guards::dynamic,
+        &[],
+    ),
+    feature(
+        "we_ask",
+        "our ROUTE-REFRESH is answered",
+        "2918",
+        guards::we_ask,
+        &[(Kind::Openbgpd, NO_ANSWER), (Kind::Exabgp, RESETS)],
+    ),
+    feature(
+        "enhanced_refresh",
+        "marks around what is sent again",
+        "7313",
+        guards::enhanced_refresh,
+        &[(Kind::Gobgp, NO_7313)],
+    ),
+    feature(
+        "we_reflect",
+        "we are their route reflector",
+        "4456",
+        rules::we_reflect,
+        &[],
+    ),
+    feature(
+        "they_reflect",
+        "they are our route reflector",
+        "4456",
+        rules::they_reflect,
+        &[(Kind::Exabgp, NO_REFLECTOR)],
+    ),
+    feature(
+        "local_as",
+        "another AS of ours towards them",
+        "-",
+        rules::local_as,
+        &[],
+    ),
+    feature(
+        "allowed_own_as",
+        "our own AS in a path of theirs",
+        "-",
+        rules::allowed_own_as,
+        &[(Kind::Gobgp, OWN_FILTER), (Kind::Exabgp, NO_REFLECTOR)],
+    ),
+    feature(
+        "private_as",
+        "private AS numbers are taken out",
+        "6996",
+        rules::private_as,
+        &[],
+    ),
+    feature(
+        "override_as",
+        "their AS is replaced by ours",
+        "-",
+        rules::override_as,
+        &[],
+    ),
+    feature(
+        "well_known",
+        "NO_EXPORT and NO_ADVERTISE",
+        "1997",
+        rules::well_known,
+        &[],
+    ),
+    feature(
+        "drain",
+        "GRACEFUL_SHUTDOWN before maintenance",
+        "8326",
+        rules::drain,
+        &[],
+    ),
+    feature(
+        "policy",
+        "filters both ways, without a reset",
+        "-",
+        rules::policy,
+        &[],
     ),
 ];

@@ -2,7 +2,6 @@
 //!
 //! Whether a route was gone for a moment is told by a third speaker: it peers with theirs, and hears every UPDATE.
 
-use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -10,13 +9,13 @@ use bgp::config::{PeerConfig, SpeakerConfig};
 use bgp::session::Direction;
 use bgp_wire::Attributes;
 use ipnet::IpNet;
-use lab::peer::{Announcement, Config, Kind, Neighbour, Restart};
+use lab::peer::{Announcement, Config, Kind, Restart};
 use lab::process::Process;
-use lab::speaker::{self, Heard, RawSpeaker};
-use lab::{Namespace, net, wait};
+use lab::{net, wait};
 use tests::same;
 
 use crate::bench::{Bench, LIMIT, OURS, originate, ours_with, their_end};
+use crate::third::{Third, WITNESS_ASN, witness};
 
 const OUR_ROUTE: &str = "10.244.1.0/24";
 const OUR_OTHER_ROUTE: &str = "10.244.2.0/24";
@@ -25,69 +24,10 @@ const THEIR_ROUTE: &str = "10.245.1.0/24";
 /// Long enough for whatever a case does meanwhile.
 const RESTART_TIME: u16 = 60;
 
-const WITNESS_ASN: u32 = 65004;
-const WITNESS: Ipv4Addr = Ipv4Addr::new(10, 9, 2, 4);
-/// Longer than a case, for the third speaker sends no keepalives.
-const WITNESS_HOLD: u16 = 240;
-const BESIDE_WITNESS: Ipv4Addr = Ipv4Addr::new(10, 9, 2, 2);
-
-/// The third speaker.
-#[derive(Debug)]
-struct Witness {
-    _namespace: Namespace,
-    speaker: RawSpeaker,
-}
-
-impl Witness {
-    /// Dials them: they must be configured as [`witnessed`].
-    fn new(namespace: Namespace) -> Result<Self> {
-        Ok(Self {
-            speaker: wait::until("their port", LIMIT, || {
-                let mut speaker = RawSpeaker::connect(&namespace, BESIDE_WITNESS)?;
-                speaker.establish(&speaker::open(WITNESS_ASN, WITNESS, WITNESS_HOLD), LIMIT)?;
-                Ok(speaker)
-            })?,
-            _namespace: namespace,
-        })
-    }
-
-    /// What it has heard since it was asked last: UPDATEs with routes, and UPDATEs that withdraw.
-    fn heard(&mut self) -> Result<(usize, usize)> {
-        let (mut announced, mut withdrawn) = (0, 0);
-        // Nothing more to hear: it waits no longer than for what is on its way.
-        while let Ok(heard) = self.speaker.hear(Duration::from_millis(100)) {
-            match heard {
-                Heard::Update(octets) => {
-                    let withdraws = octets[19..21] != [0, 0];
-                    withdrawn += usize::from(withdraws);
-                    announced += usize::from(!withdraws && octets.len() > 23);
-                }
-                Heard::Closed | Heard::Notification(_) => bail!("they have left: {heard:?}"),
-                Heard::Open(_) | Heard::Keepalive | Heard::RouteRefresh => {}
-            }
-        }
-        Ok((announced, withdrawn))
-    }
-}
-
-/// Where the third speaker lives, with a cable to theirs: it has to be there before theirs listens on it.
-fn witness_namespace(bench: &Bench) -> Result<Namespace> {
-    let namespace = Namespace::create(&format!("{}-witness", bench.us.name()))?;
-    net::cable((&bench.them, "side"), (&namespace, "side"))?;
-    net::address(&bench.them, "side", IpNet::new(BESIDE_WITNESS.into(), 24)?)?;
-    net::address(&namespace, "side", IpNet::new(WITNESS.into(), 24)?)?;
-    Ok(namespace)
-}
-
-/// Their configuration with graceful restart, and with the third speaker as a second neighbour.
-fn witnessed(bench: &Bench, restart_time: u16) -> Result<Config> {
+/// Their configuration with graceful restart.
+fn helping(bench: &Bench, restart_time: u16) -> Result<Config> {
     let mut theirs = bench.theirs();
     theirs.neighbours[0].restart = Restart::On(restart_time);
-    theirs.neighbours.push(Neighbour {
-        passive: true,
-        hold_time: WITNESS_HOLD,
-        ..Neighbour::new(WITNESS.into(), WITNESS_ASN, BESIDE_WITNESS.into())
-    });
     theirs.routes.push(Announcement::new(THEIR_ROUTE.parse()?));
     Ok(theirs)
 }
@@ -105,7 +45,7 @@ fn restarting(routes: &[&str], change: impl FnOnce(&mut PeerConfig)) -> Result<S
 }
 
 /// A session with a route each way, seen by the third speaker.
-fn begin(bench: &mut Bench, routes: &[&str], restart_time: u16) -> Result<Witness> {
+fn begin(bench: &mut Bench, routes: &[&str], restart_time: u16) -> Result<Third> {
     begin_with(bench, routes, restart_time, |_| ())
 }
 
@@ -114,11 +54,9 @@ fn begin_with(
     routes: &[&str],
     restart_time: u16,
     change: impl FnOnce(&mut PeerConfig),
-) -> Result<Witness> {
-    let theirs = witnessed(bench, restart_time)?;
-    let namespace = witness_namespace(bench)?;
-    bench.start_peer(&theirs)?;
-    let mut witness = Witness::new(namespace)?;
+) -> Result<Third> {
+    let theirs = helping(bench, restart_time)?;
+    let mut witness = Third::behind_them(bench, theirs, witness(WITNESS_ASN))?;
     bench.speak(restarting(routes, change)?, false)?;
     bench.wait_up()?;
     for route in routes {

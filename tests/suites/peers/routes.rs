@@ -1,20 +1,14 @@
 //! What UPDATEs carry, both ways.
 
-use std::net::Ipv4Addr;
-
 use anyhow::{Context, Result, ensure};
-use bgp::policy::Policy;
 use bgp::session::State;
 use bgp_wire::{Attributes, ExtendedCommunity};
-use ipnet::IpNet;
 use lab::peer::{Announcement, Kind};
-use lab::speaker::{self, RawSpeaker};
-use lab::{Namespace, net, wait};
+use lab::wait;
 use tests::same;
 
-use crate::bench::{
-    Bench, LIMIT, OUR_ASN, OURS, THEIR_ASN, THEIRS, originate, ours, ours_with, their_end,
-};
+use crate::bench::{Bench, LIMIT, OUR_ASN, OURS, THEIR_ASN, THEIRS, originate, ours, ours_with};
+use crate::third::{INJECTOR, INJECTOR_ASN, Third, attributes, injector, update};
 
 const OUR_ROUTE: &str = "10.244.1.0/24";
 const THEIR_ROUTE: &str = "10.245.1.0/24";
@@ -215,63 +209,24 @@ pub(crate) fn extended_message(bench: &mut Bench) -> Result<()> {
     })
 }
 
-const INJECTOR_ASN: u32 = 65003;
-const INJECTOR: Ipv4Addr = Ipv4Addr::new(10, 9, 1, 3);
-
-/// Somebody behind us who says what no decent router does: a third namespace, on a cable of its own.
-fn inject(bench: &mut Bench) -> Result<(Namespace, RawSpeaker)> {
-    let name = format!("{}-injector", bench.us.name());
-    let injector = Namespace::create(&name)?;
-    net::cable((&bench.us, "side"), (&injector, "side"))?;
-    let here = Ipv4Addr::new(10, 9, 1, 1);
-    net::address(&bench.us, "side", IpNet::new(here.into(), 24)?)?;
-    net::address(&injector, "side", IpNet::new(INJECTOR.into(), 24)?)?;
-    let listener = speaker::listen(&injector, INJECTOR)?;
-    let mut config = ours();
-    let mut peer = their_end(INJECTOR_ASN);
-    peer.export = Policy::reject_all("it only talks");
-    peer.hold_time = std::time::Duration::ZERO;
-    config.peers.insert(INJECTOR.into(), peer);
+/// A third speaker behind us.
+fn inject(bench: &mut Bench) -> Result<Third> {
     let theirs = bench.theirs();
-    bench.start_peer(&theirs)?;
-    bench.speak(config, false)?;
-    let mut raw = RawSpeaker::accept(&listener, LIMIT)?;
-    let open = speaker::open(INJECTOR_ASN, INJECTOR, 0);
-    raw.establish(&open, LIMIT)?;
-    Ok((injector, raw))
+    Third::behind_us(bench, ours(), injector(INJECTOR_ASN), &theirs)
 }
 
-/// An UPDATE by hand.
-fn update(withdrawn: &[u8], attributes: &[u8], nlri: &[u8]) -> Vec<u8> {
-    let body = 4 + withdrawn.len() + attributes.len() + nlri.len();
-    let length = |octets: usize| u16::try_from(octets).unwrap_or(u16::MAX).to_be_bytes();
-    let mut octets = vec![0xff; 16];
-    octets.extend(length(19 + body));
-    octets.push(2);
-    octets.extend(length(withdrawn.len()));
-    octets.extend(withdrawn);
-    octets.extend(length(attributes.len()));
-    octets.extend(attributes);
-    octets.extend(nlri);
-    octets
-}
-
-/// ORIGIN IGP, AS_PATH of the one AS, NEXT_HOP.
+/// The mandatory attributes as the third speaker sends them.
 fn good() -> Vec<u8> {
-    let mut octets = vec![0x40, 1, 1, 0, 0x40, 2, 6, 2, 1];
-    octets.extend(INJECTOR_ASN.to_be_bytes());
-    octets.extend([0x40, 3, 4]);
-    octets.extend(INJECTOR.octets());
-    octets
+    attributes(INJECTOR, &[INJECTOR_ASN])
 }
 
 pub(crate) fn unknown_attribute(bench: &mut Bench) -> Result<()> {
-    let (_namespace, mut raw) = inject(bench)?;
+    let mut third = inject(bench)?;
     let mut attributes = good();
     attributes.extend([0xc0, 0x99, 4, 1, 2, 3, 4]);
     // Not transitive: it goes no further than us.
     attributes.extend([0x80, 0x9a, 1, 9]);
-    raw.say(&update(&[], &attributes, &[24, 10, 246, 1]))?;
+    third.say(&update(&[], &attributes, &[24, 10, 246, 1]))?;
     bench.they_learn("10.246.1.0/24", |route| {
         same(
             "unknown",
@@ -346,17 +301,17 @@ fn discarded() -> Vec<(&'static str, Vec<u8>)> {
 /// What the RFC 7606 faults of a third speaker do: nothing to our session with it, nor to the one with the observer, who
 /// sees the route go, or stay without the attribute.
 pub(crate) fn malformed(bench: &mut Bench) -> Result<()> {
-    let (_namespace, mut raw) = inject(bench)?;
+    let mut third = inject(bench)?;
     let nlri = [24, 10, 246, 1];
     let prefix = "10.246.1.0/24";
     for (what, attributes) in withdrawing() {
-        raw.say(&update(&[], &good(), &nlri))?;
+        third.say(&update(&[], &good(), &nlri))?;
         bench.they_learn(prefix, |_| Ok(())).context(what)?;
-        raw.say(&update(&[], &attributes, &nlri))?;
+        third.say(&update(&[], &attributes, &nlri))?;
         bench.they_lose(prefix).context(what)?;
     }
     for (what, attributes) in discarded() {
-        raw.say(&update(&[], &attributes, &nlri))?;
+        third.say(&update(&[], &attributes, &nlri))?;
         bench
             .they_learn(prefix, |route| {
                 same("origin", &route.origin.as_str(), &"igp")?;
@@ -364,7 +319,7 @@ pub(crate) fn malformed(bench: &mut Bench) -> Result<()> {
                 same("unknown", &route.unknown, &Default::default())
             })
             .context(what)?;
-        raw.say(&update(&nlri, &[], &[]))?;
+        third.say(&update(&nlri, &[], &[]))?;
         bench.they_lose(prefix).context(what)?;
     }
     for status in bench.statuses()? {

@@ -106,7 +106,8 @@ pub(crate) fn hold_time_zero(bench: &mut Bench) -> Result<()> {
 
 pub(crate) fn we_are_passive(bench: &mut Bench) -> Result<()> {
     let config = ours_with(|peer| peer.passive = true);
-    let theirs = bench.theirs();
+    let mut theirs = bench.theirs();
+    theirs.neighbours[0].passive = false;
     bench.speak(config, false)?;
     bench.start_peer(&theirs)?;
     bench.wait_up()?;
@@ -124,7 +125,8 @@ pub(crate) fn they_are_passive(bench: &mut Bench) -> Result<()> {
 
 /// Both start at once, again and again: there is one session, and one connection.
 pub(crate) fn collision(bench: &mut Bench) -> Result<()> {
-    let theirs = bench.theirs();
+    let mut theirs = bench.theirs();
+    theirs.neighbours[0].passive = false;
     bench.establish(ours(), &theirs)?;
     for _ in 0..3 {
         // Both ends lose the cable, and find each other again when it's back.
@@ -145,6 +147,8 @@ pub(crate) fn gtsm(bench: &mut Bench) -> Result<()> {
     let config = ours_with(|peer| peer.reach = Reach::Gtsm(1));
     let mut theirs = bench.theirs();
     theirs.neighbours[0].ttl_security = true;
+    // ExaBGP doesn't answer from its listening socket with that TTL.
+    theirs.neighbours[0].passive = false;
     bench.establish(config, &theirs)
 }
 

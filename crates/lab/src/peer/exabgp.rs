@@ -100,8 +100,7 @@ impl Peer for Exabgp {
             ..Session::default()
         };
         for line in lines {
-            // Its JSON of a ROUTE-REFRESH is none.
-            let Ok(event) = serde_json::from_str::<Value>(line) else {
+            let Some(event) = parse_event(line) else {
                 continue;
             };
             let event_of = &event["neighbor"];
@@ -126,7 +125,7 @@ impl Peer for Exabgp {
     fn learned(&self, family: Family) -> Result<BTreeMap<IpNet, Learned>> {
         let mut learned = BTreeMap::new();
         for line in self.events()?.lines() {
-            if let Ok(event) = serde_json::from_str::<Value>(line) {
+            if let Some(event) = parse_event(line) {
                 follow(&mut learned, &event["neighbor"], family)?;
             }
         }
@@ -173,6 +172,15 @@ impl Peer for Exabgp {
         self.daemon.restart()?;
         self.wait(starts + 1)
     }
+}
+
+/// An event. Its JSON of a ROUTE-REFRESH is none, nor is that of a session's end where the NOTIFICATION had data: of the
+/// latter it matters only that it came.
+fn parse_event(line: &str) -> Option<Value> {
+    serde_json::from_str(line).ok().or_else(|| {
+        let down = line.contains(r#""state": "down""#);
+        down.then(|| serde_json::json!({"neighbor": {"state": "down"}}))
+    })
 }
 
 /// Takes one event in: routes come and go, and all go with the session.
@@ -246,7 +254,9 @@ fn parse_attributes(attributes: &Value) -> Result<Learned> {
 }
 
 fn announce(route: &Announcement) -> String {
-    let mut text = format!("announce route {} next-hop self", route.prefix);
+    let next_hop = route.next_hop.map(|it| it.to_string());
+    let next_hop = next_hop.as_deref().unwrap_or("self");
+    let mut text = format!("announce route {} next-hop {next_hop}", route.prefix);
     let mut say = |name: &str, values: Vec<String>| {
         if !values.is_empty() {
             text.push_str(&format!(" {name} [{}]", values.join(" ")));
@@ -301,7 +311,18 @@ fn render_neighbour(config: &Config, neighbour: &Neighbour) -> Result<String> {
     for family in &neighbour.families {
         writeln!(text, "    {} unicast;", family.word())?;
     }
-    text.push_str("  }\n  capability {\n    route-refresh enable;\n    extended-message enable;\n");
+    // It takes no next hop of a family that it doesn't offer.
+    if neighbour.extended_next_hop && !neighbour.families.contains(&Family::Ipv6) {
+        text.push_str("    ipv6 unicast;\n");
+    }
+    text.push_str("  }\n");
+    if neighbour.extended_next_hop {
+        text.push_str("  nexthop {\n    ipv4 unicast ipv6;\n  }\n");
+    }
+    text.push_str("  capability {\n    route-refresh enable;\n    extended-message enable;\n");
+    if neighbour.extended_next_hop {
+        text.push_str("    nexthop enable;\n");
+    }
     if neighbour.two_octet_as {
         text.push_str("    asn4 disable;\n");
     }

@@ -69,6 +69,9 @@ impl Gobgp {
     fn add(&self, route: &Announcement) -> Result<()> {
         let mut words = vec![route.prefix.to_string()];
         let mut say = |name: &str, value: String| words.extend([name.to_owned(), value]);
+        if let Some(next_hop) = route.next_hop {
+            say("nexthop", next_hop.to_string());
+        }
         if let Some(med) = route.med {
             say("med", med.to_string());
         }

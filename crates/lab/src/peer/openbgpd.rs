@@ -195,7 +195,7 @@ fn parse_route(path: &Value) -> Result<Learned> {
                     .as_str()
                     .and_then(|it| it.parse().ok());
             }
-            "Cluster List" => {
+            name if name.starts_with("Cluster") => {
                 let clusters = attribute["cluster_list"].as_array().into_iter().flatten();
                 let clusters = clusters.filter_map(|it| it.as_str()?.parse().ok());
                 route.cluster_list = clusters.collect();
@@ -274,6 +274,7 @@ fn render_neighbour(neighbour: &Neighbour) -> Result<String> {
         };
         writeln!(text, "  announce {name} unicast")?;
     }
+    text.push_str("  announce enhanced refresh yes\n");
     if !neighbour.families.contains(&Family::Ipv4) {
         text.push_str("  announce IPv4 none\n");
     }
