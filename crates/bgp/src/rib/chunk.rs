@@ -192,9 +192,12 @@ pub(super) fn build(
         }
         out.last.set(net, bucket.is_some());
     }
+    // Who is not there may be given this later, from the cache, with its routes from before its restart still the best.
+    let readers = &table.readers;
+    let reads = |source: PeerIndex| readers.get(source.0 as usize)?.as_ref();
     builder
         .instead
-        .retain(|(source, _)| out.members.contains(source));
+        .retain(|(source, _)| reads(*source).is_none_or(|reader| reader.group == group));
     table.groups[group] = Some(out);
     if walked == 0 {
         return None;

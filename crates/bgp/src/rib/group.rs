@@ -133,8 +133,13 @@ impl Reader {
 }
 
 impl Table {
-    /// Enters a peer into a group: it is sent everything, then End-of-RIB.
-    pub(super) fn join(&mut self, peer: PeerIndex, group: usize) {
+    /// Enters a peer into a group: it is sent everything, then End-of-RIB. `elsewhere`: there are paths of it from when it
+    /// was in another group.
+    pub(super) fn join(&mut self, peer: PeerIndex, group: usize, elsewhere: bool) {
+        if elsewhere {
+            // What is kept was made without regard to what this peer would have to forget.
+            self.drop_cache(group);
+        }
         let version = self.list.version();
         let place = self.list.enter_first(&mut self.nets);
         let reader = Reader {

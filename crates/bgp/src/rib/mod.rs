@@ -147,11 +147,11 @@ impl Rib {
                 self.sweep(peer, family, |_| true);
             }
         }
-        let (epoch, paths) = self
-            .peers
-            .get(peer)
-            .map_or_else(Default::default, |peer| (peer.epoch, peer.paths));
         let group = self.groups.enter(GroupKey::new(&session, self.asn));
+        let (epoch, paths, elsewhere) =
+            self.peers.get(peer).map_or_else(Default::default, |peer| {
+                (peer.epoch, peer.paths, peer.group != group)
+            });
         let families = session.families.clone();
         let state = Peer {
             generation,
@@ -166,7 +166,7 @@ impl Rib {
         self.peers.set(peer, Some(state));
         for table in &mut self.tables {
             if families.contains(&table.family) {
-                table.join(peer, group);
+                table.join(peer, group, elsewhere);
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use bgp_wire::Family;
 
-use super::{Bed, external, via};
+use super::{Bed, external, internal, via};
 use crate::rib::{DownKind, PeerIndex, PeerSession, Selection};
 
 fn retaining() -> PeerSession {
@@ -99,6 +99,55 @@ fn a_new_policy_does_not_make_stale_routes_fresh() {
     bed.rib
         .end_of_rib(PeerIndex(1), bed.generation(1), Family::IPV4_UNICAST);
     assert_eq!(bed.rib.memory().paths, 0);
+}
+
+/// Peer 1 is told of another's path to its own prefix, then that its own is the best. While it restarts, peer 2 has
+/// what is said in the meantime made anew and kept for others.
+#[test]
+fn what_is_kept_for_late_joiners_holds_for_one_that_restarted() {
+    let mut bed = Bed::new();
+    bed.up(3, internal(3));
+    bed.announce(3, &via(3, &[65001]), &["10.0.0.0/24"]);
+    bed.up(2, external(2, 65002));
+    bed.up(4, external(4, 65004));
+    bed.up(1, external(1, 65001));
+    bed.drain_all();
+    assert_eq!(bed.told(1), ["10.0.0.0/24"]);
+    bed.announce(1, &via(1, &[65001]), &["10.0.0.0/24"]);
+    bed.drain_all();
+    assert!(bed.told(1).is_empty());
+
+    bed.down(1, DownKind::KeepStale);
+    bed.down(2, DownKind::Drop);
+    bed.up(2, external(2, 65002));
+    bed.drain_all();
+    bed.up(1, retaining());
+    assert!(bed.told(1).is_empty(), "its own route");
+}
+
+/// The same, and peer 1 comes back under other rules.
+#[test]
+fn what_is_kept_for_late_joiners_holds_for_one_that_changed_sides() {
+    let mut bed = Bed::new();
+    let before = PeerSession {
+        export: crate::policy::Policy::reject_all("nothing"),
+        ..external(1, 65001)
+    };
+    bed.up(1, before);
+    bed.up(3, internal(3));
+    bed.announce(3, &via(3, &[65001]), &["10.0.0.0/24"]);
+    bed.up(2, external(2, 65002));
+    bed.up(4, external(4, 65004));
+    bed.drain_all();
+    bed.announce(1, &via(1, &[65001]), &["10.0.0.0/24"]);
+    bed.drain_all();
+    bed.down(2, DownKind::Drop);
+    bed.up(2, external(2, 65002));
+    bed.drain_all();
+
+    bed.down(1, DownKind::KeepStale);
+    bed.up(1, retaining());
+    assert!(bed.told(1).is_empty(), "its own route");
 }
 
 #[test]
