@@ -90,6 +90,11 @@ impl Chunk {
         }
     }
 
+    /// Nobody is told anything by it.
+    pub(super) fn is_empty(&self) -> bool {
+        self.body.is_empty()
+    }
+
     pub(super) fn bytes(&self) -> usize {
         self.body.len()
             + self

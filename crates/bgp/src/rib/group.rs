@@ -346,7 +346,8 @@ impl Table {
         };
         self.list.enter(&self.nets, chunk.end);
         let old = std::mem::replace(&mut reader.place, chunk.end);
-        reader.chunk = Some((chunk, 0));
+        // Nothing in it: then the peer need not be asked again.
+        reader.chunk = (!chunk.is_empty()).then_some((chunk, 0));
         self.list.leave(&mut self.nets, old);
     }
 

@@ -394,6 +394,14 @@ impl Session {
         self.outputs.pop_front()
     }
 
+    /// Whether a message waits that is not the RIB's.
+    pub(crate) fn has_control(&self, conn: ConnId) -> bool {
+        let connection = self
+            .side(conn)
+            .and_then(|side| self.slot(side).connection.as_ref());
+        connection.is_some_and(Connection::has_control)
+    }
+
     /// What to send next on a connection whose socket has room: control messages, then the RIB's.
     pub(crate) fn poll_transmit(
         &mut self,

@@ -281,16 +281,24 @@ impl Speaker {
                 }
             }
         }
-        let conn = self.ready.pop_front()?;
-        if let Some(peer) = self.peers.get_mut(conn.peer as usize)
-            && peer
+        while let Some(conn) = self.ready.pop_front() {
+            let Some(peer) = self.peers.get_mut(conn.peer as usize) else {
+                continue;
+            };
+            let established = peer
                 .session
                 .established()
-                .is_some_and(|(established, _)| established == conn)
-        {
-            peer.ready = false;
+                .is_some_and(|(established, _)| established == conn);
+            if established {
+                peer.ready = false;
+                // Asking each peer is cheap next to what a driver does for each: most changes concern few of them.
+                if !peer.session.has_control(conn) && !self.rib.has_news(PeerIndex(conn.peer)) {
+                    continue;
+                }
+            }
+            return Some(conn);
         }
-        Some(conn)
+        None
     }
 
     /// The next bytes for a connection whose socket has room: one or more whole messages.
