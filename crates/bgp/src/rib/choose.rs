@@ -205,6 +205,10 @@ impl Table {
         }
         if self.nets[net].head() == NONE {
             self.bury(net);
+            if before == after {
+                // No news in it that makes anybody walk past.
+                self.collect();
+            }
         }
     }
 

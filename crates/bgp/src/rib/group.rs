@@ -240,6 +240,14 @@ impl Table {
         }
     }
 
+    /// End-of-RIB follows all that there is now, not only what there was when the reader came.
+    pub(super) fn postpone_end_of_rib(&mut self) {
+        let version = self.list.version();
+        for reader in self.readers.iter_mut().flatten() {
+            reader.end_of_rib = reader.end_of_rib.map(|_| version);
+        }
+    }
+
     pub(super) fn reader(&self, peer: PeerIndex) -> Option<&Reader> {
         self.readers.get(peer.0 as usize)?.as_ref()
     }
@@ -394,7 +402,7 @@ impl Table {
         let Some(Some(out)) = self.groups.get_mut(group) else {
             return;
         };
-        if out.members.len() < 2 {
+        if out.members.len() < 2 || chunk.is_empty() {
             return;
         }
         self.list.hold(&self.nets, chunk.start);

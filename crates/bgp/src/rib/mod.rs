@@ -403,7 +403,11 @@ impl Rib {
 
     /// Selection deferral (RFC 4724 §4.1): while set, nobody is told anything and the kernel is given nothing.
     pub fn defer(&mut self, deferred: bool) {
-        self.deferred = deferred;
+        if std::mem::replace(&mut self.deferred, deferred) && !deferred {
+            for table in &mut self.tables {
+                table.postpone_end_of_rib();
+            }
+        }
     }
 
     /// The next octets for a peer: one or more whole messages. `None` when it has been told everything.

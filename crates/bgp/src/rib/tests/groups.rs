@@ -354,6 +354,20 @@ fn deferral_holds_everything_back() {
 }
 
 #[test]
+fn end_of_rib_follows_what_was_learned_during_deferral() {
+    let mut bed = Bed::new();
+    bed.rib.defer(true);
+    bed.up(1, external(1, 65001));
+    bed.up(2, external(2, 65002));
+    bed.announce(1, &via(1, &[65001]), &["10.0.0.0/24"]);
+    bed.rib.defer(false);
+    while bed.listeners[&2].ends.is_empty() && bed.step(2) {}
+    // RFC 4724 §4.2: at End-of-RIB the peer drops what it has from before.
+    assert_eq!(bed.listeners[&2].ends, [Family::IPV4_UNICAST]);
+    assert_eq!(bed.listeners[&2].routes.len(), 1);
+}
+
+#[test]
 fn the_kernel_hears_of_learned_routes_only() {
     let mut bed = Bed::new();
     bed.up(1, external(1, 65001));
