@@ -366,7 +366,8 @@ impl Session {
         self.keepalives = 0;
         self.last_attempt = None;
         routes.up(&negotiated, local);
-        self.outputs.push_back(Output::Up);
+        self.outputs
+            .push_back(Output::Up(negotiated.peer_asn, negotiated.hold_time));
         self.returned(&negotiated, now);
         let other = side.other();
         if self.slot(other).state != State::Idle {

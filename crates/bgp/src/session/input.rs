@@ -12,7 +12,7 @@ use super::ended::Ended;
 use super::fsm::{Event, State};
 use super::open::{self, Negotiated};
 use super::timer::Timer;
-use super::{Opener, Routes, Session, Side};
+use super::{CROSSING_TIME, Opener, Routes, Session, Side};
 
 impl Session {
     /// Takes bytes from a connection, whole messages or not. The work is bounded by their number, so a driver that
@@ -216,6 +216,9 @@ impl Session {
                 }
                 wins
             }
+            // A call that crossed ours on a slow way. The peer has this session too, or is about to: our KEEPALIVE was
+            // sent before the answer to its call.
+            State::Established if self.has_just_come_up(now) => false,
             // A peer that keeps its routes through a restart would not call if its old connection were alive.
             State::Established => {
                 let restarts = self
@@ -249,6 +252,10 @@ impl Session {
             let detail = "an IPv6 next hop for IPv4 routes, which was not agreed on (RFC 8950)";
             Ended::sent(Notification::new(code::UPDATE, subcode, []), detail)
         })
+    }
+
+    fn has_just_come_up(&self, now: Instant) -> bool {
+        self.shown == State::Established && now.duration_since(self.since) < CROSSING_TIME
     }
 
     pub(super) fn take_update(

@@ -69,6 +69,9 @@ const MIN_DIAL_TIME: Duration = Duration::from_secs(5);
 const OPEN_TIME: Duration = Duration::from_secs(240);
 /// SendHoldTimer's lower bound (RFC 9687 §4).
 const MIN_SEND_HOLD: Duration = Duration::from_secs(480);
+/// How long after a session came up the peer may still have sent its call without knowing of it: a lost SYN is sent again
+/// after 1 s and after 3 s. If it has restarted that soon, it calls again.
+const CROSSING_TIME: Duration = Duration::from_secs(4);
 /// A hold timer served later than this says that we slept, not that the peer did.
 const LATE: Duration = Duration::from_secs(1);
 
@@ -135,8 +138,8 @@ pub(crate) enum Output {
     Close(ConnId, Bytes),
     /// There is something to send.
     Ready(ConnId),
-    /// Established.
-    Up,
+    /// Established, with a peer of this AS and this hold time. It may be over by the time that this is read.
+    Up(Asn, Duration),
     /// No longer established.
     Down(Ended),
     /// An attempt failed, so many of them in a row.
@@ -301,6 +304,12 @@ impl Session {
         let Some(side) = self.side(conn) else { return };
         if self.slot(side).state != State::Connect {
             return;
+        }
+        if self.slot(side.other()).state >= State::OpenConfirm {
+            // The peer may have the session on the other connection already. An OPEN on this one could only make the two
+            // of us decide differently, and lose both.
+            self.abandon_dial();
+            return self.settle(now);
         }
         if let Some(connection) = &mut self.slots[side as usize].connection {
             connection.addresses = Some((local, remote));

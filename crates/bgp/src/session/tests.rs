@@ -489,7 +489,7 @@ impl Bench {
                     self.connections.retain(|other| *other != conn);
                 }
                 Output::Ready(_)
-                | Output::Up
+                | Output::Up(..)
                 | Output::Down(_)
                 | Output::Failed(..)
                 | Output::ManyPrefixes(..) => {}

@@ -400,15 +400,12 @@ impl Speaker {
                     transport: (&peer.config).into(),
                 },
                 Output::Close(conn, last) => Event::Close { conn, last },
-                Output::Up => {
+                Output::Up(asn, hold_time) => {
                     peer.ready = false;
-                    let Some((_, negotiated)) = peer.session.established() else {
-                        continue;
-                    };
                     Event::SessionUp {
                         peer: peer.address,
-                        asn: negotiated.peer_asn,
-                        hold_time: negotiated.hold_time,
+                        asn,
+                        hold_time,
                     }
                 }
                 Output::Down(ended) => Event::SessionDown {

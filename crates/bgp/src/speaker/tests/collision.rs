@@ -2,8 +2,12 @@
 
 use std::time::Duration;
 
+use bgp_wire::capability::GracefulRestart;
+use bgp_wire::notification::cease;
+use bgp_wire::{Capability, Family, Notification, Open};
+
 use super::net::{Net, address, peer, secs, speaker};
-use crate::session::Opener;
+use crate::session::{Opener, State};
 use crate::speaker::Event;
 
 fn downs(net: &Net, node: usize) -> usize {
@@ -74,6 +78,102 @@ fn a_second_connection_does_not_disturb_an_established_session() {
     net.run(secs(300));
     assert!(net.up(0, 1));
     assert_eq!(downs(&net, 0), 0);
+}
+
+/// Node 0 calls the one with the higher identifier, which has a session with it.
+fn call(net: &mut Net) {
+    let now = net.now;
+    let (local, remote) = (address(1), address(0));
+    let conn = net
+        .speaker(1)
+        .handle_incoming((local, 179).into(), (remote, 5000).into(), now);
+    let restart = GracefulRestart {
+        restarted: false,
+        notification: true,
+        restart_time: 120,
+        families: vec![(Family::IPV4_UNICAST, true)],
+    };
+    let open = Open {
+        asn: 65001,
+        hold_time: 90,
+        router_id: [10, 0, 0, 1].into(),
+        capabilities: vec![
+            Capability::Multiprotocol(Family::IPV4_UNICAST),
+            Capability::FourOctetAs(65001),
+            Capability::GracefulRestart(restart),
+        ],
+    };
+    let mut bytes = Vec::new();
+    open.encode(&mut bytes);
+    net.speaker(1).handle_data(conn.unwrap(), &bytes, now);
+}
+
+#[test]
+fn a_call_that_was_long_on_its_way_is_no_restart() {
+    let mut net = Net::new([
+        speaker(0, 65001, &[(1, peer(65002))]),
+        speaker(1, 65002, &[(0, peer(65001))]),
+    ]);
+    net.run_until(secs(30), |net| net.up(0, 1));
+    call(&mut net);
+    net.run(secs(10));
+    assert!(net.up(0, 1));
+    assert_eq!(downs(&net, 1), 0);
+    call(&mut net);
+    net.run(Duration::from_millis(1));
+    assert_eq!(downs(&net, 1), 1, "now it must have restarted");
+}
+
+/// The peer has sent all that its side of a session takes: an OPEN on our own connection would have it choose that one,
+/// while we are up on the other.
+#[test]
+fn a_dial_that_is_answered_late_leaves_the_other_connection_alone() {
+    let mut net = Net::new([
+        speaker(0, 65001, &[(1, peer(65002))]),
+        speaker(1, 65002, &[(0, peer(65001))]),
+    ]);
+    net.lose(0, 1, true);
+    net.run(Duration::from_millis(1));
+    let dial = net.nodes[1].events.iter().find_map(|event| match event {
+        Event::Connect { conn, remote, .. } => Some((*conn, *remote)),
+        _ => None,
+    });
+    let (conn, remote) = dial.unwrap();
+    call(&mut net);
+    assert_eq!(net.state(1, 0), State::OpenConfirm);
+    let now = net.now;
+    net.speaker(1)
+        .handle_connected(conn, (address(1), 5000).into(), remote, now);
+    assert_eq!(net.speaker(1).poll_transmit(conn), None);
+    net.run(Duration::from_millis(1));
+    let closed =
+        |event: &Event| matches!(event, Event::Close { conn: closed, .. } if *closed == conn);
+    assert!(net.nodes[1].events.iter().any(closed));
+    assert_eq!(net.state(1, 0), State::OpenConfirm);
+}
+
+/// A session that is over before the driver asks for events is one that was up.
+#[test]
+fn ups_and_downs_come_in_pairs() {
+    let mut net = Net::new([
+        speaker(0, 65001, &[(1, peer(65002))]),
+        speaker(1, 65002, &[(0, peer(65001))]),
+    ]);
+    net.run_until(secs(30), |net| net.up(0, 1));
+    net.run(secs(10));
+    net.nodes[1].events.clear();
+    call(&mut net);
+    let now = net.now;
+    let speaker = net.speaker(1);
+    let mut bytes = Vec::new();
+    bgp_wire::header::encode_keepalive(&mut bytes);
+    Notification::cease(cease::ADMINISTRATIVE_SHUTDOWN).encode(&mut bytes);
+    let conn = std::iter::from_fn(|| speaker.poll_ready()).last().unwrap();
+    speaker.handle_data(conn, &bytes, now);
+    net.run(Duration::from_millis(1));
+    let up = |event: &&Event| matches!(event, Event::SessionUp { .. });
+    let ups = net.nodes[1].events.iter().filter(up).count();
+    assert_eq!((ups, downs(&net, 1)), (1, 2));
 }
 
 #[test]

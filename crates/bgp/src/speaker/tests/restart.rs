@@ -322,6 +322,7 @@ fn what_is_stale_still_goes_at_the_second_restart() {
 #[test]
 fn a_call_during_an_established_session_means_that_the_peer_restarted() {
     let mut net = pair(|_| {});
+    net.run(secs(10));
     // Power cut and fast reboot: node 1 has no idea.
     net.power_off(0);
     net.boot(0, true);
