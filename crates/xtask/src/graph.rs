@@ -122,6 +122,14 @@ fn pure_crates_do_no_input_or_output() {
     none_of(&metadata, "cni", &["tokio", "hyper", "kube"]);
 }
 
+/// What makes a simulation replay: no clock but its own, and no randomness but its seed's. Its program looks at the
+/// terminal and at its own CPU time, nothing else.
+#[test]
+fn the_simulation_has_no_runtime_and_no_sockets() {
+    let impure = ["log", "mio", "nix", "rand", "socket2", "tokio", "tracing"];
+    none_of(&metadata(), "sim", &impure);
+}
+
 #[test]
 fn strangers_stay_strangers() {
     let metadata = metadata();
@@ -159,6 +167,6 @@ fn only_netlink_uses_the_netlink_crates() {
 fn nothing_that_is_shipped_depends_on_the_lab() {
     let metadata = metadata();
     for package in ["agent", "cni", "ctl"] {
-        none_of(&metadata, package, &["lab", "tests", "xtask"]);
+        none_of(&metadata, package, &["lab", "sim", "tests", "xtask"]);
     }
 }

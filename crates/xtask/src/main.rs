@@ -45,7 +45,7 @@ enum Command {
         #[arg(long)]
         keep: bool,
     },
-    /// Installs what the tests need and runs everything: `check`, and the suites in network namespaces.
+    /// Installs what the tests need and runs everything: `check`, the simulation, and the suites in network namespaces.
     Test {
         /// Install nothing: what needs a missing program is skipped, and says so.
         #[arg(long)]
@@ -81,6 +81,7 @@ fn run(command: Command) -> Result<bool> {
             packages::provide(&mut session, !no_install)?;
             check::run(&mut session, !no_install)?;
             check::kernel(&mut session)?;
+            suites::simulation(&mut session)?;
             suites::run(&mut session, !no_install)?;
             Ok(session.close())
         }

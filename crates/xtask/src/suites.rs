@@ -1,4 +1,4 @@
-//! The suites that need namespaces: the package `tests`.
+//! The suites that need namespaces: the package `tests`. And the simulation, which needs nothing but an optimised build.
 
 use std::ffi::OsString;
 
@@ -21,6 +21,15 @@ const SUITES: [&str; 8] = [
 
 /// The suite of which docs/interop.md is the table.
 const PEERS: &str = "peers";
+
+/// Runs the simulation with as many seeds and as large topologies as an optimised build allows.
+pub(crate) fn simulation(session: &mut Session) -> Result<()> {
+    session.step(
+        "simulation",
+        cargo().args(["test", "--quiet", "--profile", "lab", "-p", "sim"]),
+    )?;
+    Ok(())
+}
 
 /// Builds once, then runs each suite as a step of its own. Root can have namespaces, and has just installed what was
 /// missing if `install` says so: then a test that can't run is a failure, for it says nothing about what it is to test.

@@ -17,7 +17,7 @@ const UNSAFE: [&str; 4] = [
 ];
 
 /// Crates that forbid it themselves.
-const FORBIDS: [&str; 7] = [
+const FORBIDS: [&str; 8] = [
     "api",
     "bgp",
     "bgp-wire",
@@ -25,6 +25,7 @@ const FORBIDS: [&str; 7] = [
     "ipam",
     "node",
     "resources",
+    "sim",
 ];
 
 /// All source files, relative to the root.
