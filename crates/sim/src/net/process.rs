@@ -380,6 +380,8 @@ impl Net {
                 self.log(|| format!("{node}: no session with {}: {ended}", name(peer)));
             }
             Event::Synced => self.log(|| format!("{node}: synced")),
+            // Nobody here has a key or a limit.
+            Event::SetKey { .. } | Event::ManyPrefixes { .. } => {}
         }
     }
 

@@ -7,7 +7,7 @@ use bgp_wire::notification::cease;
 use bgp_wire::{Capability, Family, Notification, Open};
 
 use super::net::{Net, address, peer, secs, speaker};
-use crate::session::{Opener, State};
+use crate::session::{ConnId, Opener, State};
 use crate::speaker::Event;
 
 fn downs(net: &Net, node: usize) -> usize {
@@ -81,7 +81,7 @@ fn a_second_connection_does_not_disturb_an_established_session() {
 }
 
 /// Node 0 calls the one with the higher identifier, which has a session with it.
-fn call(net: &mut Net) {
+fn call(net: &mut Net) -> ConnId {
     let now = net.now;
     let (local, remote) = (address(1), address(0));
     let conn = net
@@ -105,7 +105,9 @@ fn call(net: &mut Net) {
     };
     let mut bytes = Vec::new();
     open.encode(&mut bytes);
-    net.speaker(1).handle_data(conn.unwrap(), &bytes, now);
+    let conn = conn.unwrap();
+    net.speaker(1).handle_data(conn, &bytes, now);
+    conn
 }
 
 #[test]
@@ -162,14 +164,12 @@ fn ups_and_downs_come_in_pairs() {
     net.run_until(secs(30), |net| net.up(0, 1));
     net.run(secs(10));
     net.nodes[1].events.clear();
-    call(&mut net);
+    let conn = call(&mut net);
     let now = net.now;
-    let speaker = net.speaker(1);
     let mut bytes = Vec::new();
     bgp_wire::header::encode_keepalive(&mut bytes);
     Notification::cease(cease::ADMINISTRATIVE_SHUTDOWN).encode(&mut bytes);
-    let conn = std::iter::from_fn(|| speaker.poll_ready()).last().unwrap();
-    speaker.handle_data(conn, &bytes, now);
+    net.speaker(1).handle_data(conn, &bytes, now);
     net.run(Duration::from_millis(1));
     let up = |event: &&Event| matches!(event, Event::SessionUp { .. });
     let ups = net.nodes[1].events.iter().filter(up).count();
