@@ -136,11 +136,11 @@ fn a_dial_that_is_answered_late_leaves_the_other_connection_alone() {
     ]);
     net.lose(0, 1, true);
     net.run(Duration::from_millis(1));
-    let dial = net.nodes[1].events.iter().find_map(|event| match event {
-        Event::Connect { conn, remote, .. } => Some((*conn, *remote)),
-        _ => None,
-    });
-    let (conn, remote) = dial.unwrap();
+    let dial = |event: &&Event| matches!(event, Event::Connect { .. });
+    let Some(Event::Connect { conn, remote, .. }) = net.nodes[1].events.iter().find(dial).cloned()
+    else {
+        panic!("it dials");
+    };
     call(&mut net);
     assert_eq!(net.state(1, 0), State::OpenConfirm);
     let now = net.now;
