@@ -163,22 +163,39 @@ impl Table {
         }
     }
 
-    fn forget(&mut self, net: u32) {
+    /// Forgets nets without paths. One kind of work after the other: what each waits for memory then overlaps.
+    fn forget(&mut self, nets: &[u32]) {
+        let Self {
+            prefixes,
+            index,
+            hasher,
+            ..
+        } = self;
+        for &net in nets {
+            let hash = match prefixes {
+                Prefixes::V4(prefixes) => hash_v4(hasher, &prefixes[net]),
+                Prefixes::V6(prefixes) => hash_v6(hasher, &prefixes[net]),
+            };
+            if let Ok(slot) = index.find_entry(hash, |&other| other == net) {
+                slot.remove();
+            }
+        }
         for group in self.groups.iter_mut().flatten() {
-            group.forget(net);
+            for &net in nets {
+                group.forget(net);
+            }
         }
-        let hash = match &self.prefixes {
-            Prefixes::V4(prefixes) => hash_v4(&self.hasher, &prefixes[net]),
-            Prefixes::V6(prefixes) => hash_v6(&self.hasher, &prefixes[net]),
-        };
-        if let Ok(slot) = self.index.find_entry(hash, |&other| other == net) {
-            slot.remove();
+        for &net in nets {
+            // Twice in the list: it died, came back with nothing to use, and died again before anybody looked.
+            if self.nets.len() == 0 || !self.nets[net].is_net() {
+                continue;
+            }
+            if self.nets[net].version != 0 {
+                self.last_freed = self.last_freed.max(self.nets[net].version);
+                self.list.unlink(&mut self.nets, net);
+            }
+            self.nets.remove(net);
         }
-        if self.nets[net].version != 0 {
-            self.last_freed = self.last_freed.max(self.nets[net].version);
-            self.list.unlink(&mut self.nets, net);
-        }
-        self.nets.remove(net);
         if self.index.is_empty() {
             self.index = HashTable::new();
             self.tombstones = VecDeque::new();
@@ -247,7 +264,7 @@ impl Table {
                 .flatten()
                 .any(|group| group.may_have(net));
         if self.nets[net].version == 0 || !told {
-            self.forget(net);
+            self.forget(&[net]);
         } else {
             self.tombstones.push_back((net, self.nets[net].version));
         }
@@ -259,6 +276,7 @@ impl Table {
             return;
         }
         let seen = self.list.seen_by_all(&self.nets);
+        let mut forgotten = Vec::new();
         while let Some(&(net, version)) = self.tombstones.front() {
             let record = &self.nets[net];
             let dead = record.is_net() && record.version == version && record.head() == NONE;
@@ -267,9 +285,10 @@ impl Table {
             }
             self.tombstones.pop_front();
             if dead {
-                self.forget(net);
+                forgotten.push(net);
             }
         }
+        self.forget(&forgotten);
     }
 
     /// Numbers all versions anew: see [`ChangeList::renumber`].

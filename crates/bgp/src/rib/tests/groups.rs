@@ -276,6 +276,25 @@ fn a_late_peer_is_not_told_of_what_all_others_were_untold() {
 }
 
 #[test]
+fn a_net_that_dies_twice_before_anybody_looks_is_forgotten_once() {
+    let mut bed = Bed::new();
+    bed.up(1, external(1, 65001));
+    bed.up(2, external(2, 65002));
+    bed.announce_nets(1, &via(1, &[65001]), &nets(1));
+    bed.drain_all();
+    bed.withdraw_net(1, nets(1)[0]);
+    // Our own AS in its path: it can't be used, so to others nothing has changed.
+    bed.announce_nets(1, &via(1, &[65001, 64512]), &nets(1));
+    bed.withdraw_net(1, nets(1)[0]);
+    assert_eq!(bed.rib.memory().nets, 1, "peer 2 has yet to hear of it");
+    bed.drain_all();
+    assert_eq!(bed.rib.memory().nets, 0);
+    bed.announce_nets(1, &via(1, &[65001]), &nets(4));
+    bed.drain_all();
+    assert_eq!(bed.told(2).len(), 4);
+}
+
+#[test]
 fn a_kernel_that_never_looks_again_keeps_nothing() {
     let mut bed = late_peers();
     bed.drain(5);
