@@ -281,6 +281,22 @@ impl Bench {
         })
     }
 
+    /// Waits until what our routes' user was told of a prefix last is as `check` wants it.
+    pub(crate) fn we_say(
+        &self,
+        prefix: &str,
+        check: impl Fn(&RouteChange) -> Result<()>,
+    ) -> Result<()> {
+        let prefix = prefix.parse()?;
+        wait::until(&format!("word of {prefix}"), LIMIT, || {
+            self.told(|told| {
+                let mut changes = told.changes.iter().rev();
+                let last = changes.find(|change| change.prefix == prefix);
+                check(last.context("no word yet")?)
+            })?
+        })
+    }
+
     /// Waits until our routes' user has been told to use one.
     pub(crate) fn we_use(&self, prefix: &str) -> Result<()> {
         let prefix = prefix.parse()?;

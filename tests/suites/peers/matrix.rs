@@ -426,6 +426,27 @@ pub(crate) const FEATURES: &[Feature] = &[
         &[],
     ),
     feature(
+        "blackhole",
+        "BLACKHOLE, where it is honoured",
+        "7999",
+        rules::blackhole,
+        &[],
+    ),
+    feature(
+        "multipath",
+        "equal paths through two neighbouring ASes share traffic",
+        "-",
+        rules::multipath,
+        &[],
+    ),
+    feature(
+        "next_hops",
+        "next hop kept, or ours, towards an internal peer",
+        "4271 §5.1.3",
+        rules::next_hops,
+        &[],
+    ),
+    feature(
         "drain",
         "GRACEFUL_SHUTDOWN before maintenance",
         "8326",

@@ -252,6 +252,8 @@ fn withdrawing() -> Vec<(&'static str, Vec<u8>)> {
         ("ORIGIN of an unknown value", change(3, 9)),
         ("AS_PATH with an unknown segment type", change(7, 9)),
         ("AS_PATH whose segment overruns it", change(8, 3)),
+        ("AS_SET (RFC 9774)", change(7, 1)),
+        ("AS 0 (RFC 7607)", attributes(INJECTOR, &[INJECTOR_ASN, 0])),
         ("no NEXT_HOP", good()[..13].to_vec()),
         (
             "MULTI_EXIT_DISC of three octets",

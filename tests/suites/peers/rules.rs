@@ -4,15 +4,18 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use anyhow::Result;
-use bgp::config::{Client, LocalAs, PrivateAs, Rules};
+use bgp::config::{Client, LocalAs, NextHopMode, PrivateAs, Rules};
 use bgp::policy::{Change, Match, Policy, PrefixMatch, PrefixOperator, Statement, Verdict};
+use bgp::rib::RouteChange;
 use bgp_wire::{Attributes, Community, LargeCommunity};
 use lab::net;
-use lab::peer::Announcement;
+use lab::peer::{Announcement, Kind};
 use tests::same;
 
 use crate::bench::{Bench, OUR_ASN, OURS, THEIR_ASN, THEIRS, originate, ours, ours_with};
-use crate::third::{INJECTOR, INJECTOR_ASN, Third, WITNESS, WITNESS_ASN, injector, witness};
+use crate::third::{
+    INJECTOR, INJECTOR_ASN, Third, WITNESS, WITNESS_ASN, attributes, injector, update, witness,
+};
 
 const OUR_ROUTE: &str = "10.244.1.0/24";
 const OUR_OTHER_ROUTE: &str = "10.244.2.0/24";
@@ -217,6 +220,113 @@ pub(crate) fn drain(bench: &mut Bench) -> Result<()> {
             .any(|it| names.contains(&it.as_str()));
         same("GRACEFUL_SHUTDOWN", &found, &true)
     })?;
+    same("flaps", &bench.status()?.flaps, &0)
+}
+
+/// What is sent there is discarded here, where the peer may ask for that; ours carries the community to them.
+pub(crate) fn blackhole(bench: &mut Bench) -> Result<()> {
+    let config = |honoured: bool| -> Result<_> {
+        let mut config = ours_with(|peer| peer.rules.blackhole = honoured);
+        let mut attributes = Attributes::originated();
+        attributes.communities.push(Community::BLACKHOLE);
+        originate(&mut config, OUR_ROUTE, attributes)?;
+        Ok(config)
+    };
+    let mut theirs = bench.theirs();
+    theirs.routes.push(Announcement {
+        communities: vec![(0xffff, 666)],
+        ..Announcement::new(THEIR_ROUTE.parse()?)
+    });
+    bench.establish(config(false)?, &theirs)?;
+    bench.we_say(THEIR_ROUTE, |change| {
+        same("discarded", &change.blackhole, &false)
+    })?;
+    bench.they_learn(OUR_ROUTE, |route| {
+        let names = ["65535:666", "blackhole"];
+        let mut shown = route.communities.iter();
+        let found = shown.any(|it| names.contains(&it.to_lowercase().as_str()));
+        same("BLACKHOLE", &found, &true)
+    })?;
+    bench.speaker()?.configure(config(true)?);
+    bench.we_say(THEIR_ROUTE, |change| {
+        same("discarded", &change.blackhole, &true)
+    })?;
+    same("flaps", &bench.status()?.flaps, &0)
+}
+
+/// Their path and the third speaker's are of one length through two neighbours: traffic is split where that is asked for.
+pub(crate) fn multipath(bench: &mut Bench) -> Result<()> {
+    let config = |relax: bool| {
+        let mut config = ours();
+        config.decision.max_external_paths = 4;
+        config.decision.multipath_relax = relax;
+        config
+    };
+    let mut theirs = bench.theirs();
+    theirs.routes.push(Announcement::new(FIRST.0.parse()?));
+    let mut third = Third::behind_us(bench, config(true), injector(INJECTOR_ASN), &theirs)?;
+    bench.wait_up()?;
+    let kind = bench.kind;
+    let mut announce = |path: &[u32]| {
+        let mut attributes = attributes(INJECTOR, path);
+        if kind == Kind::Gobgp {
+            // Its own routes' ORIGIN is INCOMPLETE.
+            attributes[3] = 2;
+        }
+        third.say(&update(&[], &attributes, &FIRST.1))
+    };
+    announce(&[INJECTOR_ASN])?;
+    let hops = |expected: Vec<IpAddr>| {
+        move |change: &RouteChange| {
+            let hops = change.next_hops.iter().map(|hop| hop.address());
+            same("next hops", &hops.collect::<Vec<_>>(), &expected)
+        }
+    };
+    let both = vec![THEIRS, INJECTOR.into()];
+    bench.we_say(FIRST.0, hops(both.clone()))?;
+    // A longer one shares nothing; back again; and within one neighbouring AS only, there is but one path.
+    announce(&[INJECTOR_ASN, 65100])?;
+    bench.we_say(FIRST.0, hops(vec![THEIRS]))?;
+    announce(&[INJECTOR_ASN])?;
+    bench.we_say(FIRST.0, hops(both))?;
+    let mut strict = config(false);
+    strict.peers.insert(INJECTOR.into(), injector(INJECTOR_ASN));
+    bench.speaker()?.configure(strict);
+    bench.we_say(FIRST.0, |change| same("paths", &change.next_hops.len(), &1))?;
+    // Their router id is the lower one. When they go, what is left takes over.
+    bench.peer()?.withdraw(FIRST.0.parse()?)?;
+    bench.we_say(FIRST.0, hops(vec![INJECTOR.into()]))
+}
+
+/// Towards an internal peer an external route keeps its next hop, or has ours: live.
+pub(crate) fn next_hops(bench: &mut Bench) -> Result<()> {
+    let config = |mode: NextHopMode| {
+        let mut config = ours_with(|peer| {
+            peer.asn = OUR_ASN;
+            peer.next_hop = mode;
+        });
+        config.peers.insert(INJECTOR.into(), injector(INJECTOR_ASN));
+        config
+    };
+    let mut theirs = bench.theirs();
+    theirs.asn = OUR_ASN;
+    if let IpAddr::V4(via) = OURS {
+        net::default_route(&bench.them, via, "cable")?;
+    }
+    let other = injector(INJECTOR_ASN);
+    let mut third = Third::behind_us(bench, config(NextHopMode::Keep), other, &theirs)?;
+    bench.wait_up()?;
+    third.announce(&FIRST.1, &[INJECTOR_ASN], &[])?;
+    for (mode, expected) in [
+        (NextHopMode::Keep, INJECTOR.into()),
+        (NextHopMode::Own, OURS),
+        (NextHopMode::Auto, INJECTOR.into()),
+    ] {
+        bench.speaker()?.configure(config(mode));
+        bench.they_learn(FIRST.0, |route| {
+            same("next hop", &route.next_hop, &Some(expected))
+        })?;
+    }
     same("flaps", &bench.status()?.flaps, &0)
 }
 
