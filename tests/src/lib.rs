@@ -130,16 +130,17 @@ pub fn suite(cases: Vec<Case>) -> ExitCode {
         let name = case.name.clone();
         (name, Box::new(move || case.run()) as Body)
     });
-    run(bodies.collect(), Vec::new()).exit_code()
+    run(bodies.collect(), Vec::new(), THREADS).exit_code()
 }
 
 /// What a test does inside the lab.
 pub type Body = Box<dyn FnOnce() -> Result<Completion, Failed> + Send>;
 
-/// Runs tests by name inside the lab, and `others` that need none: to be called first thing in `main`.
-pub fn run(bodies: Vec<(String, Body)>, others: Vec<Trial>) -> Conclusion {
+/// Runs tests by name inside the lab, `threads` at a time where nobody asks for another number, and `others` that need
+/// none: to be called first thing in `main`.
+pub fn run(bodies: Vec<(String, Body)>, others: Vec<Trial>, threads: usize) -> Conclusion {
     let mut arguments = Arguments::from_args();
-    arguments.test_threads = arguments.test_threads.or(Some(THREADS));
+    arguments.test_threads = arguments.test_threads.or(Some(threads));
     let inside = if arguments.list {
         Ok(())
     } else {

@@ -47,13 +47,26 @@ pub fn margay_routes(namespace: &Namespace) -> Result<BTreeMap<Ipv4Net, Option<S
 /// # Errors
 /// When the list can't be read.
 pub fn bgp_connections(namespace: &Namespace) -> Result<usize> {
-    // /proc/net/tcp: `sl local_address rem_address st …`; port 179 is 00B3, state 01 is ESTABLISHED.
+    bgp_sockets(namespace, "01")
+}
+
+/// Sockets that listen for BGP over IPv4 in a namespace, as the kernel lists them.
+///
+/// # Errors
+/// When the list can't be read.
+pub fn bgp_listeners(namespace: &Namespace) -> Result<usize> {
+    bgp_sockets(namespace, "0A")
+}
+
+/// Those of port 179 in a state (`include/net/tcp_states.h`).
+fn bgp_sockets(namespace: &Namespace, state: &str) -> Result<usize> {
+    // /proc/net/tcp: `sl local_address rem_address st …`; port 179 is 00B3.
     let table = namespace.run(|| Ok(std::fs::read_to_string("/proc/thread-self/net/tcp")?))?;
-    let established = table.lines().filter(|line| {
+    let sockets = table.lines().filter(|line| {
         let mut words = line.split_whitespace().skip(1);
         let local = words.next().unwrap_or_default();
         let remote = words.next().unwrap_or_default();
-        (local.ends_with(":00B3") || remote.ends_with(":00B3")) && words.next() == Some("01")
+        (local.ends_with(":00B3") || remote.ends_with(":00B3")) && words.next() == Some(state)
     });
-    Ok(established.count())
+    Ok(sockets.count())
 }

@@ -24,6 +24,9 @@ use crate::wait;
 /// How long a speaker may take until its tool answers.
 const START: Duration = Duration::from_secs(20);
 
+/// BGP's port.
+const PORT: u16 = 179;
+
 /// Which speaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
@@ -163,6 +166,8 @@ pub struct Config {
     pub neighbours: Vec<Neighbour>,
     /// Routes that start at it.
     pub routes: Vec<Announcement>,
+    /// The port that it listens on.
+    pub port: u16,
     /// Where configuration, sockets and logs go.
     pub folder: PathBuf,
 }
@@ -195,9 +200,37 @@ pub struct Neighbour {
     /// IPv4 routes may have IPv6 next hops (RFC 8950).
     pub extended_next_hop: bool,
     /// The most prefixes that it takes.
-    pub max_prefix: Option<u32>,
+    pub max_prefix: Option<MaxPrefix>,
     /// The neighbour is its route reflector client.
     pub client: bool,
+    /// It knows the neighbour only by this range, in which its address is.
+    pub range: Option<IpNet>,
+    /// Its OPEN offers so much that it needs the extended form (RFC 9072): BIRD and FRR can.
+    pub extended_open: bool,
+    /// The port that the neighbour listens on.
+    pub port: u16,
+}
+
+/// How many prefixes of each family a speaker takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MaxPrefix {
+    /// So many.
+    pub limit: u32,
+    /// What one more leads to.
+    pub excess: Excess,
+}
+
+/// What more prefixes than the limit lead to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Excess {
+    /// A line in its log.
+    Warn,
+    /// What is too many is not taken, and the session stays.
+    Block,
+    /// The session ends, and may come back: at once with BIRD, after a minute with others.
+    Restart,
+    /// The session ends, until somebody intervenes.
+    Stay,
 }
 
 impl Neighbour {
@@ -219,6 +252,9 @@ impl Neighbour {
             extended_next_hop: false,
             max_prefix: None,
             client: false,
+            range: None,
+            extended_open: false,
+            port: PORT,
         }
     }
 }
@@ -336,6 +372,12 @@ pub trait Peer: fmt::Debug + Send {
     /// # Errors
     /// When it refuses.
     fn withdraw(&mut self, prefix: IpNet) -> Result<()>;
+
+    /// Of a speaker that is not running: it will not have this route of its own when it is started again.
+    ///
+    /// # Errors
+    /// When its configuration can't be written.
+    fn forget(&mut self, prefix: IpNet) -> Result<()>;
 
     /// Asks a neighbour for its routes again (RFC 2918).
     ///

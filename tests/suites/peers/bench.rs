@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -19,6 +19,7 @@ use bgp_wire::{Attributes, Family as WireFamily};
 use ipnet::IpNet;
 use lab::peer::{self, Config, Family, Kind, Learned, Neighbour, Peer, Session};
 use lab::{Namespace, net, process, wait};
+use tests::{oracle, same};
 use tokio::runtime::Runtime;
 
 /// How long a session may take to come up, or a route to arrive.
@@ -96,6 +97,7 @@ impl Bench {
             router_id: Ipv4Addr::new(10, 9, 0, 2),
             neighbours: vec![neighbour],
             routes: Vec::new(),
+            port: 179,
             folder: self.folder.clone(),
         }
     }
@@ -106,9 +108,30 @@ impl Bench {
         Ok(())
     }
 
+    /// Ends theirs by `kill -9`, and starts another in its place.
+    pub(crate) fn replace_peer(&mut self, config: &Config) -> Result<()> {
+        self.peer = None;
+        // Some are several processes, of which those that are left end by themselves.
+        wait::until("their port to be free", LIMIT, || {
+            let listening = oracle::bgp_listeners(&self.them)?;
+            same("listeners", &listening, &0)
+        })?;
+        self.start_peer(config)
+    }
+
     /// Starts ours.
     pub(crate) fn speak(&mut self, config: SpeakerConfig, restarting: bool) -> Result<()> {
-        let listen = Listen::port(179);
+        self.speak_on(179, config, restarting)
+    }
+
+    /// Starts ours, which listens on this port.
+    pub(crate) fn speak_on(
+        &mut self,
+        port: u16,
+        config: SpeakerConfig,
+        restarting: bool,
+    ) -> Result<()> {
+        let listen = Listen::port(port);
         let (handle, routes) = self
             .us
             .run(|| Ok(bgp_net::spawn(config, &listen, restarting)?))?;
@@ -142,6 +165,21 @@ impl Bench {
         let speaker = self.speaker.take().context("our speaker")?;
         self.runtime.block_on(speaker.abandon())?;
         self.runtime.block_on(speaker.stopped());
+        Ok(())
+    }
+
+    /// Where their files are.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Ours shuts down the session with theirs, with a text.
+    pub(crate) fn shut_down_peer(&self, text: &str) -> Result<()> {
+        let speaker = self.speaker()?;
+        let known = self
+            .runtime
+            .block_on(speaker.shut_down_peer(THEIRS, text))?;
+        ensure!(known, "no such peer");
         Ok(())
     }
 

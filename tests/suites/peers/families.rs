@@ -18,7 +18,7 @@ const OUR_ROUTE6: &str = "fd00:244:1::/48";
 const THEIR_ROUTE6: &str = "fd00:245:1::/48";
 
 /// Both configurations for a session between two addresses that speaks these families.
-fn session(
+pub(crate) fn session(
     bench: &Bench,
     (here, there): (IpAddr, IpAddr),
     families: &[Family],

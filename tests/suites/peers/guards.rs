@@ -1,9 +1,9 @@
-//! Passwords, limits, neighbours that come unannounced, and routes that are asked for again.
+//! Passwords, neighbours that come unannounced, and routes that are asked for again.
 
 use anyhow::{Context, Result, ensure};
-use bgp::config::{AsnSet, DynamicPeers, LimitAction, Password, PrefixLimit, SpeakerConfig};
-use bgp::session::{Direction, State};
-use bgp_wire::{Attributes, Family as WireFamily};
+use bgp::config::{AsnSet, DynamicPeers, Password, SpeakerConfig};
+use bgp::session::State;
+use bgp_wire::Attributes;
 use lab::peer::{Announcement, Family, Kind};
 use lab::wait;
 use tests::same;
@@ -56,56 +56,6 @@ pub(crate) fn md5_rekeyed(bench: &mut Bench) -> Result<()> {
     );
     bench.speaker()?.configure(with_password(PASSWORD)?);
     bench.wait_up()
-}
-
-/// They announce one more than we take.
-pub(crate) fn our_limit(bench: &mut Bench) -> Result<()> {
-    let config = ours_with(|peer| {
-        peer.prefix_limits = vec![PrefixLimit {
-            family: WireFamily::IPV4_UNICAST,
-            limit: 2,
-            warn_percent: 75,
-            action: LimitAction::StayDown,
-        }];
-    });
-    let mut theirs = bench.theirs();
-    for number in 1..3 {
-        let prefix = format!("10.245.{number}.0/24").parse()?;
-        theirs.routes.push(Announcement::new(prefix));
-    }
-    bench.establish(config, &theirs)?;
-    bench.we_learn("10.245.2.0/24", |_| Ok(()))?;
-    bench
-        .peer()?
-        .announce(&Announcement::new("10.245.3.0/24".parse()?))?;
-    ended_by_limit(bench, Direction::Sent)?;
-    wait::until("the end at their side", LIMIT, || {
-        ensure!(!bench.session()?.established, "still up");
-        Ok(())
-    })
-}
-
-/// We announce more than they take: FRR notices the excess with the prefix after it.
-pub(crate) fn their_limit(bench: &mut Bench) -> Result<()> {
-    let mut config = ours();
-    for number in 1..5 {
-        let prefix = format!("10.244.{number}.0/24");
-        originate(&mut config, &prefix, Attributes::originated())?;
-    }
-    let mut theirs = bench.theirs();
-    theirs.neighbours[0].max_prefix = Some(2);
-    bench.start_peer(&theirs)?;
-    bench.speak(config, false)?;
-    ended_by_limit(bench, Direction::Received)
-}
-
-fn ended_by_limit(bench: &Bench, who: Direction) -> Result<()> {
-    wait::until("the session's end", LIMIT, || {
-        let error = bench.status()?.last_error.context("no error yet")?.ended;
-        let notification = error.notification.context("no NOTIFICATION")?;
-        let actual = (error.direction, notification.code, notification.subcode);
-        same("NOTIFICATION", &actual, &(who, 6, 1))
-    })
 }
 
 /// We know nobody, but the range that they come from.

@@ -9,20 +9,28 @@
 //! | [`routes`] | what UPDATEs carry |
 //! | [`families`] | IPv6, and IPv4 with an IPv6 next hop |
 //! | [`rules`] | reflection, AS path rules, communities that mean something, policy |
-//! | [`guards`] | passwords, limits, dynamic neighbours, routes asked for again |
+//! | [`guards`] | passwords, dynamic neighbours, routes asked for again |
+//! | [`ranges`] | neighbours known by a range, with a password for it |
+//! | [`limits`] | prefix limits and what they lead to |
 //! | [`restart`] | graceful restart, both roles |
+//! | [`both`] | graceful restart with IPv6, and with both families |
+//! | [`silence`] | NOTIFICATIONs that must not be, seen on the wire; Hard Resets |
 //! | [`third`] | a third speaker, behind us or behind them |
 //! | [`document`] | the table as a page |
 
 mod bench;
+mod both;
 mod document;
 mod families;
 mod guards;
+mod limits;
 mod matrix;
+mod ranges;
 mod restart;
 mod routes;
 mod rules;
 mod sessions;
+mod silence;
 mod third;
 
 use std::process::ExitCode;
@@ -33,6 +41,9 @@ use tests::Body;
 
 use bench::Bench;
 use matrix::{Cell, FEATURES};
+
+/// A case is two processes that wait for each other's timers most of the time.
+const THREADS: usize = 4;
 
 fn main() -> ExitCode {
     let mut bodies = Vec::new();
@@ -51,7 +62,7 @@ fn main() -> ExitCode {
     let writes = document::is_wanted();
     // While it's being written it can't be right yet.
     let others = if writes { Vec::new() } else { vec![current] };
-    let conclusion = tests::run(bodies, others);
+    let conclusion = tests::run(bodies, others, THREADS);
     // A part of the suite tells nothing of the rest.
     let whole = conclusion.num_ignored == 0 && conclusion.num_filtered_out == 0;
     if writes

@@ -4,7 +4,7 @@ use anyhow::Result;
 use lab::peer::Kind;
 
 use crate::bench::Bench;
-use crate::{families, guards, restart, routes, rules, sessions};
+use crate::{both, families, guards, limits, ranges, restart, routes, rules, sessions, silence};
 
 /// What a case does on its bench.
 pub(crate) type Case = fn(&mut Bench) -> Result<()>;
@@ -81,10 +81,29 @@ const RESETS: &str =
 const OWN_FILTER: &str = "It doesn't tell a neighbour of a path that has the neighbour's AS.";
 const NO_REFLECTOR: &str = "Not offered: it reflects nothing and passes nothing on.";
 const NO_LIMIT: &str = "Not offered: it has no limit.";
+const LIMIT_FOR_GOOD: &str =
+    "Not offered: a session that its limit has ended stays down until its operator enables it.";
+const NO_RANGE_KEY: &str = "Not offered: this version gives the kernel passwords for single addresses only, so nobody gets in from a range that has one.";
+const LIMIT_WARNS_OR_ENDS: &str = "Not offered: its limit warns or ends the session.";
+const NO_9072: &str = "Not offered: this version refuses an OPEN in the extended form.";
+const SHORT_OPEN: &str = "It never has more than 255 octets to offer.";
+const PLAIN_SHUTDOWN: &str = "Its shutdown is a plain one, whatever was agreed on: what RFC 8538 §3 wants of it, it doesn't do.";
+const LIMIT_ENDS_IT: &str = "Not offered: its limit always ends the session.";
 const NO_7313: &str = "Not offered: it announces the capability, and never uses it.";
 
 const GR_HELPERS: &[(Kind, &str)] = &[(Kind::Exabgp, NO_TABLE)];
 const GR_BOTH: &[(Kind, &str)] = &[(Kind::Openbgpd, HELPER_ONLY), (Kind::Exabgp, NO_TABLE)];
+
+const LIMIT_ENDS: &[(Kind, &str)] = &[
+    (Kind::Gobgp, LIMIT_ENDS_IT),
+    (Kind::Openbgpd, LIMIT_ENDS_IT),
+    (Kind::Exabgp, NO_LIMIT),
+];
+const NO_HARD_RESET: &[(Kind, &str)] = &[
+    (Kind::Bird, NO_8538),
+    (Kind::Openbgpd, NO_8538),
+    (Kind::Exabgp, NO_TABLE),
+];
 
 /// All of them, in the order of the page.
 pub(crate) const FEATURES: &[Feature] = &[
@@ -158,6 +177,52 @@ pub(crate) const FEATURES: &[Feature] = &[
         "4271",
         sessions::multihop,
         &[],
+    ),
+    feature(
+        "other_port",
+        "they listen on another port",
+        "-",
+        sessions::other_port,
+        &[],
+    ),
+    feature(
+        "our_other_port",
+        "we listen on another port",
+        "-",
+        sessions::our_other_port,
+        &[],
+    ),
+    feature(
+        "source_address",
+        "we dial from an address that is not the interface's first",
+        "-",
+        sessions::source_address,
+        &[],
+    ),
+    feature(
+        "marked",
+        "what we send has DSCP CS6",
+        "4594",
+        sessions::marked,
+        &[],
+    ),
+    feature(
+        "extended_open",
+        "their OPEN with extended optional parameters",
+        "9072",
+        sessions::extended_open,
+        &[
+            (Kind::Gobgp, NO_9072),
+            (Kind::Openbgpd, SHORT_OPEN),
+            (Kind::Exabgp, NO_9072),
+        ],
+    ),
+    feature(
+        "our_extended_open",
+        "an OPEN of our making with more than 255 octets of parameters",
+        "9072",
+        sessions::our_extended_open,
+        &[(Kind::Gobgp, NO_9072), (Kind::Exabgp, NO_9072)],
     ),
     feature(
         "our_shutdown_text",
@@ -287,6 +352,60 @@ pub(crate) const FEATURES: &[Feature] = &[
         GR_BOTH,
     ),
     feature(
+        "we_restart_ipv6",
+        "we restart, IPv6: kept, told anew, the rest swept",
+        "4724",
+        both::we_restart_ipv6,
+        GR_HELPERS,
+    ),
+    feature(
+        "we_restart_both",
+        "we restart, both families: each with its End-of-RIB",
+        "4724",
+        both::we_restart_both,
+        GR_HELPERS,
+    ),
+    feature(
+        "they_restart_ipv6",
+        "they restart, IPv6: kept, told anew, the rest swept",
+        "4724",
+        both::they_restart_ipv6,
+        GR_BOTH,
+    ),
+    feature(
+        "they_restart_both",
+        "they restart, both families: kept, told anew, the rest swept",
+        "4724",
+        both::they_restart_both,
+        GR_BOTH,
+    ),
+    feature(
+        "no_cease",
+        "we end for a restart: no NOTIFICATION on the wire",
+        "4724",
+        silence::no_cease,
+        GR_HELPERS,
+    ),
+    feature(
+        "our_hard_reset",
+        "our Hard Reset: they drop our routes",
+        "8538",
+        silence::our_hard_reset,
+        NO_HARD_RESET,
+    ),
+    feature(
+        "their_hard_reset",
+        "their Hard Reset: we drop their routes",
+        "8538",
+        silence::their_hard_reset,
+        &[
+            (Kind::Bird, NO_8538),
+            (Kind::Gobgp, PLAIN_SHUTDOWN),
+            (Kind::Openbgpd, NO_8538),
+            (Kind::Exabgp, NO_TABLE),
+        ],
+    ),
+    feature(
         "notification_keeps",
         "a NOTIFICATION leaves routes in place on both sides",
         "8538",
@@ -342,17 +461,57 @@ pub(crate) const FEATURES: &[Feature] = &[
         &[],
     ),
     feature(
-        "our_limit",
-        "our prefix limit",
-        "4486",
-        guards::our_limit,
+        "our_limit_warns",
+        "our prefix limit: said, and no more",
+        "4271 §6.7",
+        limits::ours_warns,
         &[],
     ),
     feature(
-        "their_limit",
-        "their prefix limit",
+        "our_limit_restarts",
+        "our prefix limit: the session ends for a while",
         "4486",
-        guards::their_limit,
+        limits::ours_restarts,
+        &[],
+    ),
+    feature(
+        "our_limit",
+        "our prefix limit: the session stays down",
+        "4486",
+        limits::ours_stays_down,
+        &[],
+    ),
+    feature(
+        "their_limit_warns",
+        "their prefix limit: said, and no more",
+        "4271 §6.7",
+        limits::theirs_warns,
+        LIMIT_ENDS,
+    ),
+    feature(
+        "their_limit_blocks",
+        "their prefix limit: the rest is not taken",
+        "4271 §6.7",
+        limits::theirs_blocks,
+        &[
+            (Kind::Frr, LIMIT_WARNS_OR_ENDS),
+            (Kind::Gobgp, LIMIT_ENDS_IT),
+            (Kind::Openbgpd, LIMIT_ENDS_IT),
+            (Kind::Exabgp, NO_LIMIT),
+        ],
+    ),
+    feature(
+        "their_limit_restarts",
+        "their prefix limit: the session ends for a while",
+        "4486",
+        limits::theirs_restarts,
+        &[(Kind::Gobgp, LIMIT_FOR_GOOD), (Kind::Exabgp, NO_LIMIT)],
+    ),
+    feature(
+        "their_limit",
+        "their prefix limit: the session stays down",
+        "4486",
+        limits::theirs_stays_down,
         &[(Kind::Exabgp, NO_LIMIT)],
     ),
     feature(
@@ -361,6 +520,31 @@ pub(crate) const FEATURES: &[Feature] = &[
         "-",
         guards::dynamic,
         &[],
+    ),
+    feature(
+        "our_range_md5",
+        "TCP-MD5 for a range of ours; wrong and changed passwords",
+        "2385",
+        ranges::our_range_has_a_password,
+        &[],
+    ),
+    feature(
+        "their_range",
+        "a neighbour that they know by its range only",
+        "-",
+        ranges::their_range,
+        &[],
+    ),
+    feature(
+        "their_range_md5",
+        "TCP-MD5 for a range of theirs; a wrong password mended",
+        "2385",
+        ranges::their_range_has_a_password,
+        &[
+            (Kind::Gobgp, NO_RANGE_KEY),
+            (Kind::Openbgpd, NO_RANGE_KEY),
+            (Kind::Exabgp, NO_RANGE_KEY),
+        ],
     ),
     feature(
         "we_ask",

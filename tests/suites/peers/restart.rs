@@ -17,12 +17,12 @@ use tests::same;
 use crate::bench::{Bench, LIMIT, OURS, originate, ours_with, their_end};
 use crate::third::{Third, WITNESS_ASN, witness};
 
-const OUR_ROUTE: &str = "10.244.1.0/24";
+pub(crate) const OUR_ROUTE: &str = "10.244.1.0/24";
 const OUR_OTHER_ROUTE: &str = "10.244.2.0/24";
-const THEIR_ROUTE: &str = "10.245.1.0/24";
+pub(crate) const THEIR_ROUTE: &str = "10.245.1.0/24";
 
 /// Long enough for whatever a case does meanwhile.
-const RESTART_TIME: u16 = 60;
+pub(crate) const RESTART_TIME: u16 = 60;
 
 /// Their configuration with graceful restart.
 fn helping(bench: &Bench, restart_time: u16) -> Result<Config> {
@@ -33,7 +33,10 @@ fn helping(bench: &Bench, restart_time: u16) -> Result<Config> {
 }
 
 /// Ours with graceful restart and its routes.
-fn restarting(routes: &[&str], change: impl FnOnce(&mut PeerConfig)) -> Result<SpeakerConfig> {
+pub(crate) fn restarting(
+    routes: &[&str],
+    change: impl FnOnce(&mut PeerConfig),
+) -> Result<SpeakerConfig> {
     let mut config = ours_with(|peer| {
         peer.graceful_restart = Some(Duration::from_secs(RESTART_TIME.into()));
         change(peer);
@@ -45,7 +48,7 @@ fn restarting(routes: &[&str], change: impl FnOnce(&mut PeerConfig)) -> Result<S
 }
 
 /// A session with a route each way, seen by the third speaker.
-fn begin(bench: &mut Bench, routes: &[&str], restart_time: u16) -> Result<Third> {
+pub(crate) fn begin(bench: &mut Bench, routes: &[&str], restart_time: u16) -> Result<Third> {
     begin_with(bench, routes, restart_time, |_| ())
 }
 
@@ -75,12 +78,12 @@ fn begin_with(
 }
 
 /// They know that we are away, and keep our route.
-fn kept(bench: &mut Bench) -> Result<()> {
+pub(crate) fn kept(bench: &mut Bench) -> Result<()> {
     bench.they_learn(OUR_ROUTE, |route| same("stale", &route.stale, &true))
 }
 
 /// They have our route from the new session.
-fn fresh(bench: &mut Bench) -> Result<()> {
+pub(crate) fn fresh(bench: &mut Bench) -> Result<()> {
     bench.they_learn(OUR_ROUTE, |route| same("stale", &route.stale, &false))
 }
 
@@ -176,7 +179,7 @@ fn wait_stale(bench: &Bench, wanted: bool) -> Result<()> {
 
 /// Starts their speaker again. GoBGP has to be told its routes anew, and must not get to End-of-RIB before: nobody reaches it
 /// until it knows them.
-fn restart_peer(bench: &mut Bench) -> Result<()> {
+pub(crate) fn restart_peer(bench: &mut Bench) -> Result<()> {
     if bench.kind != Kind::Gobgp {
         return bench.peer()?.restart();
     }

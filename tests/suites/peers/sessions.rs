@@ -6,18 +6,23 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use bgp::config::Reach;
 use bgp::session::{Direction, State};
-use bgp_wire::{AsPath, Attributes};
+use bgp_wire::{AsPath, Attributes, Capability};
 use ipnet::IpNet;
-use lab::peer::{Announcement, Kind, Neighbour};
+use lab::peer::{Announcement, Kind, Neighbour, Restart};
+use lab::probe::Capture;
 use lab::{net, wait};
 use tests::{oracle, same};
 
 use crate::bench::{
     Bench, LIMIT, OUR_ASN, OURS, THEIR_ASN, THEIRS, originate, ours, ours_with, their_end,
 };
+use crate::third::{Third, WITNESS_ASN, witness};
 
 const OUR_ROUTE: &str = "10.244.1.0/24";
 const THEIR_ROUTE: &str = "10.245.1.0/24";
+const OTHER_PORT: u16 = 1790;
+/// The protocol's number.
+const TCP: u8 = 6;
 
 pub(crate) fn four_octet_as(bench: &mut Bench) -> Result<()> {
     let (our_asn, their_asn) = (4_200_000_001, 4_200_000_002);
@@ -287,4 +292,128 @@ pub(crate) fn deconfigured(bench: &mut Bench) -> Result<()> {
         Kind::Openbgpd => "peer unconfigured",
     };
     they_say(bench, words)
+}
+
+/// They listen elsewhere, and only wait.
+pub(crate) fn other_port(bench: &mut Bench) -> Result<()> {
+    let mut theirs = bench.theirs();
+    theirs.neighbours[0].passive = true;
+    theirs.port = OTHER_PORT;
+    let config = ours_with(|peer| peer.port = OTHER_PORT);
+    bench.establish(config, &theirs)?;
+    let connection = bench.status()?.connection.context("a connection")?;
+    same("their port", &connection.remote.port(), &OTHER_PORT)
+}
+
+/// We listen elsewhere, and only wait.
+pub(crate) fn our_other_port(bench: &mut Bench) -> Result<()> {
+    let mut theirs = bench.theirs();
+    theirs.neighbours[0].passive = false;
+    theirs.neighbours[0].port = OTHER_PORT;
+    bench.speak_on(OTHER_PORT, ours_with(|peer| peer.passive = true), false)?;
+    bench.start_peer(&theirs)?;
+    bench.wait_up()?;
+    let connection = bench.status()?.connection.context("a connection")?;
+    same("our port", &connection.local.port(), &OTHER_PORT)
+}
+
+/// They know us by an address that the kernel would not choose.
+pub(crate) fn source_address(bench: &mut Bench) -> Result<()> {
+    let other: IpAddr = "10.9.0.77".parse()?;
+    net::address(&bench.us, "cable", IpNet::new(other, 24)?)?;
+    let config = ours_with(|peer| peer.local_address = Some(other));
+    let mut theirs = bench.theirs();
+    theirs.neighbours[0].passive = true;
+    theirs.neighbours[0].address = other;
+    bench.start_peer(&theirs)?;
+    bench.speak(config, false)?;
+    bench.wait_up_with(other)?;
+    let connection = bench.status()?.connection.context("a connection")?;
+    same("our address", &connection.local.ip(), &other)
+}
+
+/// Every segment of ours, whoever has opened the connection, is marked as network control.
+pub(crate) fn marked(bench: &mut Bench) -> Result<()> {
+    const CS6: u8 = 48 << 2;
+    for we_dial in [true, false] {
+        let capture = Capture::start(&bench.them)?;
+        let mut theirs = bench.theirs();
+        theirs.neighbours[0].passive = we_dial;
+        bench.speak(ours_with(|peer| peer.passive = !we_dial), false)?;
+        bench.replace_peer(&theirs)?;
+        bench.wait_up()?;
+        bench.shut_down("")?;
+        let frames = capture.finish()?;
+        let ours = frames.iter().filter(|frame| {
+            let route = frame.plain_ipv4();
+            route.is_some_and(|(from, _, protocol)| IpAddr::V4(from) == OURS && protocol == TCP)
+        });
+        let segments: Vec<_> = ours.collect();
+        // Those that the kernel answers by itself, before there is a socket of ours, have nothing to say.
+        let said = segments.iter().filter(|frame| says_something(&frame.0));
+        let marks: Vec<u8> = said.map(|frame| frame.0[15] & !3).collect();
+        ensure!(marks.len() >= 2, "{} segments seen", segments.len());
+        ensure!(marks.iter().all(|mark| *mark == CS6), "marks: {marks:?}");
+    }
+    Ok(())
+}
+
+/// A TCP segment in an Ethernet frame has data.
+fn says_something(frame: &[u8]) -> bool {
+    let length = usize::from(u16::from_be_bytes([frame[16], frame[17]]));
+    let header = usize::from(frame[14] & 15) * 4;
+    let offset = usize::from(frame[14 + header + 12] >> 4) * 4;
+    length > header + offset
+}
+
+/// An OPEN in extended form in a frame: Opt. Parm. Len. and the type after it are both 255.
+fn extended_open_in(frame: &[u8]) -> bool {
+    let header = [&[0xff; 16][..]].concat();
+    frame
+        .windows(31)
+        .any(|it| it[..16] == header && it[18] == 1 && it[28] == 255 && it[29] == 255)
+}
+
+/// Their OPEN has the extended form, and we read it.
+pub(crate) fn extended_open(bench: &mut Bench) -> Result<()> {
+    let capture = Capture::start(&bench.us)?;
+    let mut theirs = bench.theirs();
+    theirs.neighbours[0].extended_open = true;
+    theirs.neighbours[0].restart = Restart::On(60);
+    theirs.routes.push(Announcement::new(THEIR_ROUTE.parse()?));
+    let mut config = ours();
+    originate(&mut config, OUR_ROUTE, Attributes::originated())?;
+    bench.establish(config, &theirs)?;
+    bench.they_learn(OUR_ROUTE, |_| Ok(()))?;
+    bench.we_learn(THEIR_ROUTE, |_| Ok(()))?;
+    let frames = capture.finish()?;
+    let mut theirs = frames.iter().filter(|frame| {
+        let route = frame.plain_ipv4();
+        route.is_some_and(|(from, ..)| IpAddr::V4(from) == THEIRS)
+    });
+    ensure!(
+        theirs.any(|frame| extended_open_in(&frame.0)),
+        "their OPEN has not the extended form"
+    );
+    Ok(())
+}
+
+/// Our codec's OPEN in extended form, from a third speaker: the speaker itself has never so much to offer.
+pub(crate) fn our_extended_open(bench: &mut Bench) -> Result<()> {
+    let mut theirs = bench.theirs();
+    theirs.routes.push(Announcement::new(THEIR_ROUTE.parse()?));
+    let many = (0..40).map(|number| Capability::Unknown {
+        code: 200,
+        value: vec![number; 8],
+    });
+    let capture = Capture::start(&bench.them)?;
+    let mut third = Third::behind_them_with(bench, theirs, witness(WITNESS_ASN), many.collect())?;
+    wait::until("their route", LIMIT, || {
+        ensure!(third.heard()?.0 > 0, "nothing yet");
+        Ok(())
+    })?;
+    let frames = capture.finish()?;
+    let found = frames.iter().any(|frame| extended_open_in(&frame.0));
+    ensure!(found, "our OPEN has not the extended form");
+    Ok(())
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use bgp::config::{PeerConfig, SpeakerConfig};
 use bgp::policy::Policy;
-use bgp_wire::Open;
+use bgp_wire::{Capability, Open};
 use ipnet::IpNet;
 use lab::peer::{Config, Neighbour};
 use lab::speaker::{self, Heard, RawSpeaker};
@@ -66,8 +66,18 @@ impl Third {
     /// Behind them: starts their speaker with the third as one more neighbour, and dials it.
     pub(crate) fn behind_them(
         bench: &mut Bench,
+        theirs: Config,
+        neighbour: Neighbour,
+    ) -> Result<Self> {
+        Self::behind_them_with(bench, theirs, neighbour, Vec::new())
+    }
+
+    /// [`behind_them`](Self::behind_them) with more capabilities in its OPEN.
+    pub(crate) fn behind_them_with(
+        bench: &mut Bench,
         mut theirs: Config,
         neighbour: Neighbour,
+        capabilities: Vec<Capability>,
     ) -> Result<Self> {
         let namespace = Namespace::create(&format!("{}-witness", bench.us.name()))?;
         net::cable((&bench.them, "side"), (&namespace, "side"))?;
@@ -78,7 +88,9 @@ impl Third {
         bench.start_peer(&theirs)?;
         let speaker = wait::until("their port", LIMIT, || {
             let mut speaker = RawSpeaker::connect(&namespace, BESIDE_WITNESS)?;
-            speaker.establish(&open(asn, WITNESS), LIMIT)?;
+            let mut open = open(asn, WITNESS);
+            open.capabilities.extend(capabilities.iter().cloned());
+            speaker.establish(&open, LIMIT)?;
             Ok(speaker)
         })?;
         Ok(Self {

@@ -9,11 +9,24 @@ use anyhow::{Context, Result, ensure};
 use ipnet::IpNet;
 
 use super::{
-    Announcement, Config, Family, Kind, Learned, Neighbour, Peer, Restart, Session, numbers,
-    octets, put, wait_for,
+    Announcement, Config, Excess, Family, Kind, Learned, MaxPrefix, Neighbour, Peer, Restart,
+    Session, numbers, octets, put, wait_for,
 };
 use crate::Namespace;
 use crate::process::{self, Process, Program};
+
+/// Channels that make an OPEN long.
+const OTHER_CHANNELS: [&str; 9] = [
+    "ipv6",
+    "ipv4 mpls",
+    "ipv6 mpls",
+    "ipv4 multicast",
+    "ipv6 multicast",
+    "vpn4 mpls",
+    "vpn6 mpls",
+    "flow4",
+    "flow6",
+];
 
 #[derive(Debug)]
 pub(super) struct Bird {
@@ -63,7 +76,11 @@ impl Bird {
     fn protocol(&self, neighbour: IpAddr) -> Result<String> {
         let mut neighbours = self.config.neighbours.iter();
         let position = neighbours.position(|it| it.address == neighbour);
-        Ok(format!("peer{}", position.context("no such neighbour")?))
+        let number = position.context("no such neighbour")?;
+        Ok(match self.config.neighbours[number].range {
+            Some(_) => format!("peer{number}x1"),
+            None => format!("peer{number}"),
+        })
     }
 
     fn configure(&self) -> Result<()> {
@@ -120,6 +137,11 @@ impl Peer for Bird {
     fn withdraw(&mut self, prefix: IpNet) -> Result<()> {
         self.config.routes.retain(|route| route.prefix != prefix);
         self.configure()
+    }
+
+    fn forget(&mut self, prefix: IpNet) -> Result<()> {
+        self.config.routes.retain(|route| route.prefix != prefix);
+        write(&self.config)
     }
 
     fn refresh(&mut self, neighbour: IpAddr, _: Family) -> Result<()> {
@@ -222,6 +244,9 @@ fn render(config: &Config) -> Result<String> {
          protocol device {{ scan time 5; }}\nprotocol direct {{ ipv4; ipv6; }}\n",
         config.router_id
     );
+    if config.neighbours.iter().any(|it| it.extended_open) {
+        text.push_str("flow4 table flow4tab;\nflow6 table flow6tab;\nvpn4 table vpn4tab;\nvpn6 table vpn6tab;\n");
+    }
     for (family, name) in [(Family::Ipv4, "static4"), (Family::Ipv6, "static6")] {
         writeln!(text, "protocol static {name} {{\n  {};", family.word())?;
         let routes = config.routes.iter();
@@ -258,12 +283,37 @@ fn attributes(route: &Announcement) -> Result<String> {
     Ok(text)
 }
 
-fn render_neighbour(config: &Config, number: usize, neighbour: &Neighbour) -> Result<String> {
+/// The beginning of a protocol: its name, who is on it, and its timers.
+fn render_ends(config: &Config, number: usize, neighbour: &Neighbour) -> Result<String> {
+    let whom = match neighbour.range {
+        Some(range) => format!("range {range}"),
+        None => format!("{} port {}", neighbour.address, neighbour.port),
+    };
     let mut text = format!(
-        "protocol bgp peer{number} {{\n  local {} as {};\n  neighbor {} as {};\n  strict bind yes;\n  \
+        "protocol bgp {} {{\n  local {} port {} as {};\n  neighbor {whom} as {};\n  strict bind yes;\n  \
          connect delay time 1;\n  connect retry time 1;\n  error wait time 1, 2;\n  hold time {};\n",
-        neighbour.local, config.asn, neighbour.address, neighbour.asn, neighbour.hold_time
+        match neighbour.range {
+            Some(_) => format!("range{number}"),
+            None => format!("peer{number}"),
+        },
+        neighbour.local,
+        config.port,
+        config.asn,
+        neighbour.asn,
+        neighbour.hold_time
     );
+    if neighbour.range.is_some() {
+        // The only one who comes.
+        writeln!(
+            text,
+            "  dynamic name \"peer{number}x\";\n  dynamic name digits 1;"
+        )?;
+    }
+    Ok(text)
+}
+
+fn render_neighbour(config: &Config, number: usize, neighbour: &Neighbour) -> Result<String> {
+    let mut text = render_ends(config, number, neighbour)?;
     let mut option = |wanted: bool, line: &str| {
         if wanted {
             text.push_str(&format!("  {line}\n"));
@@ -281,7 +331,8 @@ fn render_neighbour(config: &Config, number: usize, neighbour: &Neighbour) -> Re
     if let Restart::On(time) = neighbour.restart {
         writeln!(
             text,
-            "  graceful restart on;\n  graceful restart time {time};\n  long lived graceful restart off;"
+            "  graceful restart on;\n  graceful restart time {time};\n  long lived graceful restart {};",
+            if neighbour.extended_open { "on" } else { "off" }
         )?;
     }
     if let Some(password) = &neighbour.password {
@@ -294,13 +345,35 @@ fn render_neighbour(config: &Config, number: usize, neighbour: &Neighbour) -> Re
             "  {} {{\n    import all;\n    export where source ~ [ RTS_STATIC, RTS_BGP ];",
             family.word()
         )?;
-        if neighbour.extended_next_hop && *family == Family::Ipv4 {
+        let extended = neighbour.extended_next_hop || neighbour.extended_open;
+        if extended && *family == Family::Ipv4 {
             text.push_str("    extended next hop yes;\n");
         }
-        if let Some(most) = neighbour.max_prefix {
-            writeln!(text, "    import limit {most} action disable;")?;
+        if neighbour.extended_open {
+            text.push_str("    add paths on;\n");
+        }
+        if let Some(MaxPrefix { limit, excess }) = neighbour.max_prefix {
+            let action = match excess {
+                Excess::Warn => "warn",
+                Excess::Block => "block",
+                Excess::Restart => "restart",
+                Excess::Stay => "disable",
+            };
+            writeln!(text, "    import limit {limit} action {action};")?;
         }
         text.push_str("  };\n");
+    }
+    if neighbour.extended_open {
+        for channel in OTHER_CHANNELS {
+            writeln!(
+                text,
+                "  {channel} {{ import none; export none; add paths on; {} }};",
+                match channel.contains('4') {
+                    true => "extended next hop on;",
+                    false => "",
+                }
+            )?;
+        }
     }
     text.push_str("}\n");
     Ok(text)

@@ -50,7 +50,7 @@ impl Exabgp {
             .env("exabgp.api.ack", "false")
             .env("exabgp.api.cli", "false")
             .env("exabgp.tcp.bind", locals.join(" "))
-            .env("exabgp.tcp.port", "179");
+            .env("exabgp.tcp.port", config.port.to_string());
         let log = folder.join("exabgp.log");
         let daemon = Process::spawn(&config.name, namespace, program, log)?;
         let mut exabgp = Self { config, daemon };
@@ -138,6 +138,11 @@ impl Peer for Exabgp {
 
     fn withdraw(&mut self, prefix: IpNet) -> Result<()> {
         self.command(&format!("withdraw route {prefix} next-hop self"))
+    }
+
+    /// It will hear its first orders again, and this one after them.
+    fn forget(&mut self, prefix: IpNet) -> Result<()> {
+        self.withdraw(prefix)
     }
 
     fn refresh(&mut self, _: IpAddr, family: Family) -> Result<()> {
@@ -300,13 +305,18 @@ fn render(config: &Config) -> Result<String> {
 fn render_neighbour(config: &Config, neighbour: &Neighbour) -> Result<String> {
     let mut text = format!(
         "neighbor {} {{\n  router-id {};\n  local-address {};\n  local-as {};\n  peer-as {};\n  hold-time {};\n",
-        neighbour.address,
+        neighbour
+            .range
+            .map_or_else(|| neighbour.address.to_string(), |range| range.to_string()),
         config.router_id,
         neighbour.local,
         config.asn,
         neighbour.asn,
         neighbour.hold_time
     );
+    if neighbour.port != super::PORT {
+        writeln!(text, "  connect {};", neighbour.port)?;
+    }
     text.push_str("  family {\n");
     for family in &neighbour.families {
         writeln!(text, "    {} unicast;", family.word())?;

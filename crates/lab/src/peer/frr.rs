@@ -9,11 +9,24 @@ use ipnet::IpNet;
 use serde_json::Value;
 
 use super::{
-    Announcement, Config, Family, Kind, Learned, Neighbour, Peer, Restart, Session, put, wait_for,
+    Announcement, Config, Excess, Family, Kind, Learned, MaxPrefix, Neighbour, Peer, Restart,
+    Session, put, wait_for,
 };
 use crate::Namespace;
 use crate::process::{self, Process, Program};
 use crate::tor::frr::{start_daemon, start_zebra};
+
+/// Families that make an OPEN long.
+const OTHER_FAMILIES: [&str; 8] = [
+    "ipv6 unicast",
+    "ipv4 multicast",
+    "ipv4 vpn",
+    "ipv4 flowspec",
+    "ipv6 multicast",
+    "ipv6 vpn",
+    "ipv6 flowspec",
+    "l2vpn evpn",
+];
 
 /// Large communities in one line of configuration.
 const LINE: usize = 20;
@@ -30,7 +43,9 @@ impl Frr {
     pub(super) fn start(namespace: &Namespace, config: Config) -> Result<Self> {
         let zebra = start_zebra(&config.name, namespace, &config.folder)?;
         std::fs::write(config.folder.join("bgpd.conf"), render(&config)?)?;
-        let bgpd = start_daemon("bgpd", &config.name, namespace, &config.folder)?;
+        let port = config.port.to_string();
+        let port = ["-p", &port];
+        let bgpd = start_daemon("bgpd", &config.name, namespace, &config.folder, &port)?;
         let mut frr = Self {
             namespace: namespace.clone(),
             config,
@@ -46,7 +61,8 @@ impl Frr {
         wait_for(&mut self.bgpd, || {
             let said = vtysh(namespace, config, &["show bgp neighbors json"])?;
             let first = config.neighbours.first();
-            let known = first.is_none_or(|it| said.contains(&it.address.to_string()));
+            let known =
+                first.is_none_or(|it| it.range.is_some() || said.contains(&it.address.to_string()));
             ensure!(known, "it has not read its configuration yet");
             Ok(())
         })
@@ -127,6 +143,11 @@ impl Peer for Frr {
             self.config.asn,
             Family::of(&prefix).word()
         ))
+    }
+
+    fn forget(&mut self, prefix: IpNet) -> Result<()> {
+        self.config.routes.retain(|route| route.prefix != prefix);
+        Ok(())
     }
 
     fn refresh(&mut self, neighbour: IpAddr, family: Family) -> Result<()> {
@@ -235,6 +256,9 @@ fn render(config: &Config) -> Result<String> {
         )?,
         None => text.push_str(" bgp graceful-restart-disable\n"),
     }
+    if config.neighbours.iter().any(|it| it.extended_open) {
+        text.push_str(" bgp long-lived-graceful-restart stale-time 60\n");
+    }
     for neighbour in &config.neighbours {
         text.push_str(&render_neighbour(neighbour)?);
     }
@@ -246,16 +270,30 @@ fn render(config: &Config) -> Result<String> {
         }
         let neighbours = config.neighbours.iter();
         for neighbour in neighbours.filter(|it| it.families.contains(&family)) {
-            let address = neighbour.address;
-            writeln!(text, "  neighbor {address} activate")?;
+            let whom = whom(neighbour);
+            writeln!(text, "  neighbor {whom} activate")?;
             if neighbour.client {
-                writeln!(text, "  neighbor {address} route-reflector-client")?;
+                writeln!(text, "  neighbor {whom} route-reflector-client")?;
             }
-            if let Some(most) = neighbour.max_prefix {
-                writeln!(text, "  neighbor {address} maximum-prefix {most}")?;
+            if let Some(MaxPrefix { limit, excess }) = neighbour.max_prefix {
+                let more = match excess {
+                    Excess::Warn => " warning-only",
+                    Excess::Restart => " restart 1",
+                    Excess::Block | Excess::Stay => "",
+                };
+                writeln!(text, "  neighbor {whom} maximum-prefix {limit}{more}")?;
             }
         }
         text.push_str(" exit-address-family\n");
+    }
+    for neighbour in config.neighbours.iter().filter(|it| it.extended_open) {
+        let whom = whom(neighbour);
+        for family in OTHER_FAMILIES {
+            write!(
+                text,
+                " address-family {family}\n  neighbor {whom} activate\n exit-address-family\n"
+            )?;
+        }
     }
     text.push_str("exit\n");
     for route in &config.routes {
@@ -265,16 +303,21 @@ fn render(config: &Config) -> Result<String> {
 }
 
 fn render_neighbour(neighbour: &Neighbour) -> Result<String> {
-    let address = neighbour.address;
+    let address = whom(neighbour);
     let hold = neighbour.hold_time;
-    let mut text = format!(
+    let mut text = String::new();
+    if neighbour.range.is_some() {
+        writeln!(text, " neighbor {address} peer-group")?;
+    }
+    write!(
+        text,
         " neighbor {address} remote-as {}\n neighbor {address} timers {} {hold}\n \
          neighbor {address} timers connect 1\n neighbor {address} advertisement-interval 0\n \
          neighbor {address} update-source {}\n",
         neighbour.asn,
         hold / 3,
         neighbour.local
-    );
+    )?;
     let options = [
         (neighbour.passive, "passive"),
         (neighbour.ttl_security, "ttl-security hops 1"),
@@ -286,10 +329,28 @@ fn render_neighbour(neighbour: &Neighbour) -> Result<String> {
     for (_, option) in options.iter().filter(|(wanted, _)| *wanted) {
         writeln!(text, " neighbor {address} {option}")?;
     }
+    if neighbour.extended_open {
+        writeln!(text, " neighbor {address} capability dynamic")?;
+        writeln!(text, " neighbor {address} capability extended-nexthop")?;
+    }
     if let Some(password) = &neighbour.password {
         writeln!(text, " neighbor {address} password {password}")?;
     }
+    if neighbour.port != super::PORT {
+        writeln!(text, " neighbor {address} port {}", neighbour.port)?;
+    }
+    if let Some(range) = neighbour.range {
+        writeln!(text, " bgp listen range {range} peer-group {address}")?;
+    }
     Ok(text)
+}
+
+/// What a neighbour's lines of configuration are about: itself, or the group of those who come from its range.
+fn whom(neighbour: &Neighbour) -> String {
+    match neighbour.range {
+        Some(_) => format!("range-{}", neighbour.asn),
+        None => neighbour.address.to_string(),
+    }
 }
 
 /// The name of the route map that gives a route its attributes.

@@ -57,7 +57,12 @@ impl Gobgp {
         wait_for(&mut self.daemon, || {
             let peers = ask(namespace, &["neighbor", "-j"])?;
             ensure!(
-                peers.matches("neighbor_address").count() >= config.neighbours.len(),
+                peers.matches("neighbor_address").count()
+                    >= config
+                        .neighbours
+                        .iter()
+                        .filter(|it| it.range.is_none())
+                        .count(),
                 "it has not read its configuration yet"
             );
             Ok(())
@@ -160,6 +165,11 @@ impl Peer for Gobgp {
         let prefix = prefix.to_string();
         self.ask(&["global", "rib", "-a", family.word(), "del", &prefix])
             .map(drop)
+    }
+
+    fn forget(&mut self, prefix: IpNet) -> Result<()> {
+        self.config.routes.retain(|route| route.prefix != prefix);
+        Ok(())
     }
 
     fn refresh(&mut self, neighbour: IpAddr, family: Family) -> Result<()> {
@@ -295,9 +305,10 @@ fn render(config: &Config) -> Result<String> {
         .map(|it| format!("\"{}\"", it.local))
         .collect();
     let mut text = format!(
-        "[global.config]\nas = {}\nrouter-id = \"{}\"\nlocal-address-list = [{}]\n",
+        "[global.config]\nas = {}\nrouter-id = \"{}\"\nport = {}\nlocal-address-list = [{}]\n",
         config.asn,
         config.router_id,
+        config.port,
         locals.join(", ")
     );
     for neighbour in &config.neighbours {
@@ -307,10 +318,17 @@ fn render(config: &Config) -> Result<String> {
 }
 
 fn render_neighbour(neighbour: &Neighbour) -> Result<String> {
-    let mut text = format!(
-        "[[neighbors]]\n[neighbors.config]\nneighbor-address = \"{}\"\npeer-as = {}\n",
-        neighbour.address, neighbour.asn
-    );
+    let mut text = match neighbour.range {
+        Some(range) => format!(
+            "[[dynamic-neighbors]]\n[dynamic-neighbors.config]\nprefix = \"{range}\"\npeer-group = \"range\"\n\
+             [[peer-groups]]\n[peer-groups.config]\npeer-group-name = \"range\"\npeer-as = {}\n",
+            neighbour.asn
+        ),
+        None => format!(
+            "[[neighbors]]\n[neighbors.config]\nneighbor-address = \"{}\"\npeer-as = {}\n",
+            neighbour.address, neighbour.asn
+        ),
+    };
     if let Some(password) = &neighbour.password {
         writeln!(text, "auth-password = \"{password}\"")?;
     }
@@ -318,11 +336,12 @@ fn render_neighbour(neighbour: &Neighbour) -> Result<String> {
         text,
         "[neighbors.timers.config]\nconnect-retry = 1\nhold-time = {}\nkeepalive-interval = {}\n\
          idle-hold-time-after-reset = 1\n\
-         [neighbors.transport.config]\npassive-mode = {}\nlocal-address = \"{}\"\n",
+         [neighbors.transport.config]\npassive-mode = {}\nlocal-address = \"{}\"\nremote-port = {}\n",
         neighbour.hold_time,
         neighbour.hold_time / 3,
         neighbour.passive,
-        neighbour.local
+        neighbour.local,
+        neighbour.port
     )?;
     if neighbour.ttl_security {
         text.push_str("[neighbors.ttl-security.config]\nenabled = true\nttl-min = 255\n");
@@ -351,11 +370,18 @@ fn render_neighbour(neighbour: &Neighbour) -> Result<String> {
         if let Some(most) = neighbour.max_prefix {
             writeln!(
                 text,
-                "[neighbors.afi-safis.prefix-limit.config]\nmax-prefixes = {most}\nshutdown-threshold-pct = 100"
+                "[neighbors.afi-safis.prefix-limit.config]\nmax-prefixes = {}\nshutdown-threshold-pct = 100",
+                most.limit
             )?;
         }
     }
-    Ok(text)
+    // Whoever comes from a range is as its group is.
+    Ok(match neighbour.range {
+        Some(_) => text
+            .replace("[neighbors.", "[peer-groups.")
+            .replace("dynamic-peer-groups", "dynamic-neighbors"),
+        None => text,
+    })
 }
 
 #[cfg(test)]

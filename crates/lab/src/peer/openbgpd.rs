@@ -10,7 +10,8 @@ use ipnet::IpNet;
 use serde_json::Value;
 
 use super::{
-    Announcement, Config, Family, Kind, Learned, Neighbour, Peer, Session, octets, put, wait_for,
+    Announcement, Config, Excess, Family, Kind, Learned, MaxPrefix, Neighbour, Peer, Session,
+    octets, put, wait_for,
 };
 use crate::Namespace;
 use crate::process::{self, Process, Program};
@@ -110,6 +111,11 @@ impl Peer for Openbgpd {
     fn withdraw(&mut self, prefix: IpNet) -> Result<()> {
         self.config.routes.retain(|route| route.prefix != prefix);
         self.reload()
+    }
+
+    fn forget(&mut self, prefix: IpNet) -> Result<()> {
+        self.config.routes.retain(|route| route.prefix != prefix);
+        write(&self.config)
     }
 
     fn refresh(&mut self, neighbour: IpAddr, _: Family) -> Result<()> {
@@ -227,7 +233,7 @@ fn render(config: &Config) -> Result<String> {
         config.folder.join("bgpd.sock").display()
     );
     for neighbour in &config.neighbours {
-        writeln!(text, "listen on {}", neighbour.local)?;
+        writeln!(text, "listen on {} port {}", neighbour.local, config.port)?;
     }
     for route in &config.routes {
         text.push_str(&render_route(route)?);
@@ -265,8 +271,16 @@ fn render_route(route: &Announcement) -> Result<String> {
 fn render_neighbour(neighbour: &Neighbour) -> Result<String> {
     let mut text = format!(
         "neighbor {} {{\n  remote-as {}\n  local-address {}\n  holdtime {}\n",
-        neighbour.address, neighbour.asn, neighbour.local, neighbour.hold_time
+        neighbour
+            .range
+            .map_or_else(|| neighbour.address.to_string(), |range| range.to_string()),
+        neighbour.asn,
+        neighbour.local,
+        neighbour.hold_time
     );
+    if neighbour.port != super::PORT {
+        writeln!(text, "  port {}", neighbour.port)?;
+    }
     for family in &neighbour.families {
         let name = match family {
             Family::Ipv4 => "IPv4",
@@ -291,8 +305,12 @@ fn render_neighbour(neighbour: &Neighbour) -> Result<String> {
     if let Some(password) = &neighbour.password {
         writeln!(text, "  tcp md5sig password {password}")?;
     }
-    if let Some(most) = neighbour.max_prefix {
-        writeln!(text, "  max-prefix {most}")?;
+    if let Some(MaxPrefix { limit, excess }) = neighbour.max_prefix {
+        let more = match excess {
+            Excess::Restart => " restart 1",
+            Excess::Warn | Excess::Block | Excess::Stay => "",
+        };
+        writeln!(text, "  max-prefix {limit}{more}")?;
     }
     text.push_str("}\n");
     Ok(text)

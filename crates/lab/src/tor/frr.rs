@@ -28,7 +28,7 @@ impl Frr {
     pub(super) fn start(namespace: &Namespace, config: &Config) -> Result<Self> {
         let zebra = start_zebra(&config.name, namespace, &config.folder)?;
         std::fs::write(config.folder.join("bgpd.conf"), render(config)?)?;
-        let bgpd = start_daemon("bgpd", &config.name, namespace, &config.folder)?;
+        let bgpd = start_daemon("bgpd", &config.name, namespace, &config.folder, &[])?;
         Ok(Self {
             namespace: namespace.clone(),
             folder: config.folder.clone(),
@@ -119,7 +119,8 @@ pub(crate) fn start_zebra(name: &str, namespace: &Namespace, folder: &Path) -> R
         folder.join("zebra.conf"),
         "log stdout informational\nip nht resolve-via-default\n",
     )?;
-    let mut zebra = start_daemon("zebra", name, namespace, folder)?;
+    // It keeps the routes of a bgpd that is coming back.
+    let mut zebra = start_daemon("zebra", name, namespace, folder, &["-K", "120"])?;
     let socket = folder.join("zserv.api");
     wait::until("zebra's socket", Duration::from_secs(10), || {
         zebra.check()?;
@@ -134,14 +135,15 @@ pub(crate) fn daemon(name: &str) -> Option<PathBuf> {
     path.is_file().then_some(path)
 }
 
-/// Starts one of FRR's daemons, whose configuration is in `folder`, for the router `router`.
+/// Starts one of FRR's daemons, whose configuration is in `folder`, for the router `router`, with `more` arguments.
 pub(crate) fn start_daemon(
     name: &str,
     router: &str,
     namespace: &Namespace,
     folder: &Path,
+    more: &[&str],
 ) -> Result<Process> {
-    let mut program = Program::new(daemon(name).with_context(|| name.to_owned())?)
+    let program = Program::new(daemon(name).with_context(|| name.to_owned())?)
         .args(["-u", "root", "-g", "root", "-P", "0"])
         .arg("-f")
         .arg(folder.join(format!("{name}.conf")))
@@ -150,11 +152,8 @@ pub(crate) fn start_daemon(
         .arg("-z")
         .arg(folder.join("zserv.api"))
         .arg("--vty_socket")
-        .arg(folder);
-    if name == "zebra" {
-        // Keeps the routes of a bgpd that is coming back.
-        program = program.args(["-K", "120"]);
-    }
+        .arg(folder)
+        .args(more);
     let log = folder.join(format!("{name}.log"));
     Process::spawn(&format!("{router} ({name})"), namespace, program, log)
 }
