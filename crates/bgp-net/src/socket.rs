@@ -58,9 +58,8 @@ pub(crate) fn set_up(socket: &Socket, peer: IpAddr, transport: &Transport) -> io
         md5::set_key(socket, peer, Some(password))?;
     }
     socket.set_tcp_nodelay(true)?;
-    // The session would not outlive that silence either; zero leaves it to the kernel.
-    if !transport.hold_time.is_zero() {
-        socket.set_tcp_user_timeout(Some(transport.hold_time))?;
+    if !transport.user_timeout.is_zero() {
+        socket.set_tcp_user_timeout(Some(transport.user_timeout))?;
     }
     match peer {
         IpAddr::V4(_) => socket.set_tos_v4(DSCP_CS6)?,

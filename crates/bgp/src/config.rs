@@ -142,6 +142,9 @@ pub struct PeerConfig {
     /// How often we send a KEEPALIVE, before jitter; `None`, and at most: a third of the hold time agreed on
     /// (RFC 4271 §4.4).
     pub keepalive: Option<Duration>,
+    /// How long it may take nothing of what we send before it is given up, at least; twice the hold time where that is longer
+    /// (SendHoldTime, RFC 9687 §3).
+    pub send_hold: Duration,
     /// Wait between attempts to connect (ConnectRetryTimer, RFC 4271 §8.2.2), before jitter and backoff.
     pub connect_retry: Duration,
     /// Families to offer.
@@ -183,6 +186,7 @@ impl PeerConfig {
             passive: false,
             hold_time: Duration::from_secs(90),
             keepalive: None,
+            send_hold: Duration::from_secs(480),
             connect_retry: Duration::from_secs(5),
             families: vec![Family::IPV4_UNICAST],
             password: None,

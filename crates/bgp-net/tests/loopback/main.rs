@@ -4,6 +4,7 @@
 mod dynamic;
 mod md5;
 mod operator;
+mod send_hold;
 mod starvation;
 
 use std::collections::BTreeMap;
@@ -263,6 +264,10 @@ impl Raw {
     }
 
     fn open(&mut self, asn: u32, host: u8) -> Open {
+        self.open_with(asn, host, 30)
+    }
+
+    fn open_with(&mut self, asn: u32, host: u8, hold_time: u16) -> Open {
         self.send(|out| {
             let capabilities = vec![
                 Capability::Multiprotocol(Family::IPV4_UNICAST),
@@ -270,7 +275,7 @@ impl Raw {
             ];
             Open {
                 asn,
-                hold_time: 30,
+                hold_time,
                 router_id: address(host),
                 capabilities,
             }

@@ -12,10 +12,7 @@ use super::ended::Ended;
 use super::fsm::{self, Action, Event, State};
 use super::open::{self, Negotiated};
 use super::timer::Timer;
-use super::{
-    LATE, MIN_DIAL_TIME, MIN_SEND_HOLD, OPEN_TIME, Opener, Output, Routes, STABLE_TIME, Session,
-    Side,
-};
+use super::{LATE, MIN_DIAL_TIME, OPEN_TIME, Opener, Output, Routes, STABLE_TIME, Session, Side};
 
 /// What belongs to an event beyond its kind.
 #[derive(Debug)]
@@ -314,6 +311,7 @@ impl Session {
         let interval = self.keepalive(hold_time);
         let interval = self.backoff.jitter(interval);
         let established = self.slot(side).state == State::Established;
+        let send_hold = self.send_hold.max(hold_time * 2);
         self.send(side, |connection| {
             connection.queue_keepalive();
             if hold_time.is_zero() {
@@ -322,9 +320,7 @@ impl Session {
             connection.timers.set(Timer::Keepalive, now + interval);
             // Runs from the first message that the peer does not take (RFC 9687 §3.2).
             if established && !connection.timers.is_set(Timer::SendHold) {
-                connection
-                    .timers
-                    .set(Timer::SendHold, now + MIN_SEND_HOLD.max(hold_time * 2));
+                connection.timers.set(Timer::SendHold, now + send_hold);
             }
         });
     }

@@ -47,6 +47,7 @@ impl Session {
     pub(crate) fn adapt(&mut self, config: &PeerConfig, now: Instant, routes: &mut impl Routes) {
         self.connect_retry = config.connect_retry;
         self.keepalive = config.keepalive;
+        self.send_hold = config.send_hold;
         self.signed = config.password.is_some();
         self.configure(config.shutdown.as_ref(), now, routes);
         if self.passive != config.passive {

@@ -67,8 +67,6 @@ const STABLE_TIME: Duration = Duration::from_secs(60);
 const MIN_DIAL_TIME: Duration = Duration::from_secs(5);
 /// How long the peer's OPEN may take: "a large value" (RFC 4271 §8.2.2).
 const OPEN_TIME: Duration = Duration::from_secs(240);
-/// SendHoldTimer's lower bound (RFC 9687 §4).
-const MIN_SEND_HOLD: Duration = Duration::from_secs(480);
 /// How long after a session came up the peer may still have sent its call without knowing of it: a lost SYN is sent again
 /// after 1 s and after 3 s. If it has restarted that soon, it calls again.
 const CROSSING_TIME: Duration = Duration::from_secs(4);
@@ -208,6 +206,7 @@ pub(crate) struct Session {
     passive: bool,
     connect_retry: Duration,
     keepalive: Option<Duration>,
+    send_hold: Duration,
     limits: Vec<PrefixLimit>,
     /// The peer's segments must be signed.
     signed: bool,
@@ -256,6 +255,7 @@ impl Session {
             passive: config.passive,
             connect_retry: config.connect_retry,
             keepalive: config.keepalive,
+            send_hold: config.send_hold,
             limits: config.prefix_limits.clone(),
             signed: config.password.is_some(),
             restart: LocalRestart::default(),

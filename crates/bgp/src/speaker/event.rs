@@ -86,8 +86,9 @@ pub struct Transport {
     pub password: Option<Password>,
     /// TTL of what we send and least TTL of what we take.
     pub reach: Reach,
-    /// The hold time that we propose: silence that long ends the session, so TCP need not try for longer.
-    pub hold_time: Duration,
+    /// How long TCP may try to get something through (TCP_USER_TIMEOUT, `tcp(7)`): longer than the session waits for a peer
+    /// that lives, sends, and keeps its window shut, which the kernel counts as silence. Zero leaves it to the kernel.
+    pub user_timeout: Duration,
 }
 
 impl From<&PeerConfig> for Transport {
@@ -96,7 +97,39 @@ impl From<&PeerConfig> for Transport {
             local_address: config.local_address,
             password: config.password.clone(),
             reach: config.reach,
-            hold_time: config.hold_time,
+            user_timeout: user_timeout(config),
         }
+    }
+}
+
+/// Past the send hold timer, which starts with the first KEEPALIVE that finds no room.
+fn user_timeout(config: &PeerConfig) -> Duration {
+    match config.hold_time {
+        Duration::ZERO => Duration::ZERO,
+        hold_time => config.send_hold.max(hold_time * 2) + hold_time,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The kernel counts a shut window as silence: were its patience the shorter, RFC 9687's timer would never run out.
+    #[test]
+    fn tcp_is_more_patient_than_the_session() {
+        for (hold_time, send_hold) in [(3, 4), (90, 480), (300, 480), (65_535, 480)] {
+            let config = PeerConfig {
+                hold_time: Duration::from_secs(hold_time),
+                send_hold: Duration::from_secs(send_hold),
+                ..PeerConfig::new(65001)
+            };
+            let patience = Transport::from(&config).user_timeout.as_secs();
+            assert!(patience > send_hold && patience > 2 * hold_time);
+        }
+        let config = PeerConfig {
+            hold_time: Duration::ZERO,
+            ..PeerConfig::new(65001)
+        };
+        assert_eq!(Transport::from(&config).user_timeout, Duration::ZERO);
     }
 }

@@ -174,7 +174,7 @@ impl Net {
         if let Some(end) = self.tcps.end_mut(tcp, Side::Acceptor) {
             end.phase = Phase::Open;
             end.conn = Some(conn);
-            end.user_timeout = transport.hold_time;
+            end.user_timeout = transport.user_timeout;
         }
         process.sockets.insert(conn, (tcp, Side::Acceptor));
         // What came before it was accepted.
@@ -356,7 +356,7 @@ impl Net {
                 transport,
             } => match NodeId::of(remote.ip()).filter(|to| to.index() < self.hosts.len()) {
                 Some(to) => {
-                    let tcp = self.dial(node, conn, to, transport.hold_time);
+                    let tcp = self.dial(node, conn, to, transport.user_timeout);
                     process.sockets.insert(conn, (tcp, Side::Dialler));
                 }
                 None => {
