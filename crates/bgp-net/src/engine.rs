@@ -423,7 +423,8 @@ impl Engine {
                 permit.send(RouteFeed::Changes(changes));
                 continue;
             }
-            if self.next_hops_told != self.next_hops_taken {
+            // While routes are walked through for the last of them, changes are still to come.
+            if self.next_hops_told != self.next_hops_taken && !self.speaker.is_reconsidering() {
                 self.next_hops_told = self.next_hops_taken;
                 permit.send(RouteFeed::NextHopsTaken(self.next_hops_told));
                 continue;

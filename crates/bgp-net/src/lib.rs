@@ -12,8 +12,8 @@
 //! A turn of the task: timers that are due, then every output of the speaker (connect, close, write, route changes),
 //! then a wait for whatever comes first: a timer, a configuration, a command, room in the route channel, or ready sockets,
 //! each of which gets a bounded piece of work with a look at the timers after it. Reading and writing have a tenth of a second a
-//! turn at most, a KEEPALIVE is written before anybody's routes, and walks through all routes after a change of policy are done a
-//! piece a turn. So routes never hold up a keepalive.
+//! turn at most, a KEEPALIVE is written before anybody's routes, and what concerns all routes (a session lost, another policy, a
+//! next hop gone) is done a piece of some milliseconds a turn. So routes never hold up a keepalive.
 //!
 //! The waits are cancel safe: none of them takes anything that would be lost when another one is first.
 //!

@@ -50,7 +50,7 @@ fn full() {
     meter.print("learned and announced", paths);
     meter.print_memory(&rib);
     rib.peer_down(PeerIndex(1), Generation(1), DownKind::Drop);
-    drain(&mut rib, 2);
+    work(&mut rib, &[2]);
     meter.print("dropped and withdrawn", paths);
     meter.print_memory(&rib);
 }
@@ -82,7 +82,7 @@ fn ten() {
     meter.print_memory(&rib);
     for peer in 1..=10 {
         rib.peer_down(PeerIndex(peer), Generation(1), DownKind::Drop);
-        drain(&mut rib, 11);
+        work(&mut rib, &[11]);
     }
     meter.print("dropped and withdrawn", paths);
 }
@@ -102,10 +102,13 @@ fn next_hop() {
     let [many, few] = [1, 2].map(|host| external(host, 65000).peer_address);
     let mut meter = Meter::new();
     rib.set_next_hop(many, Some(7));
+    work(&mut rib, &[]);
     meter.print("next hop of all but some", paths);
     rib.set_next_hop(few, None);
+    work(&mut rib, &[]);
     meter.print("next hop of a thousand gone", paths);
     rib.set_next_hops([(many, Some(9)), (few, Some(9))]);
+    work(&mut rib, &[]);
     meter.print("both at once", paths);
 }
 
@@ -155,6 +158,7 @@ fn flap() {
     for flap in 0..FLAPS {
         let client = 1 + flap % 500;
         rib.peer_down(PeerIndex(client), Generation(1), DownKind::Drop);
+        work(&mut rib, &[]);
         (1..=500).for_each(|reader| assert!(reader == client || drain(&mut rib, reader) > 0));
         up(&mut rib, client, internal(client));
         receive(&mut rib, client, &client_routes(client, 100));
@@ -182,6 +186,19 @@ fn receive(rib: &mut Rib, peer: u32, messages: &[u8]) {
             continue;
         };
         rib.update(PeerIndex(peer), Generation(1), &update);
+    }
+}
+
+/// Does what concerns all routes, turn by turn, and tells these peers in between.
+fn work(rib: &mut Rib, peers: &[u32]) {
+    loop {
+        rib.work();
+        for &peer in peers {
+            drain(rib, peer);
+        }
+        if !rib.has_work() {
+            return;
+        }
     }
 }
 

@@ -298,8 +298,9 @@ impl AttrStore {
             let known = &mut self.next_hops[id as usize];
             if known.cost != cost {
                 known.cost = cost;
-                known.reconsidered = true;
-                self.unsettled.push(id);
+                if !std::mem::replace(&mut known.reconsidered, true) {
+                    self.unsettled.push(id);
+                }
                 changed = true;
             }
         }

@@ -8,7 +8,7 @@ use super::attrs::{AttrId, AttrStore};
 use super::decision::{Facts, Key, select};
 use super::list::{BEST, MAX_PATHS, MED};
 use super::pages::NONE;
-use super::path::{EPOCH, Offer, Path, REJECTED};
+use super::path::{Offer, Path};
 use super::peer::{PeerIndex, Peers};
 use super::table::Table;
 use crate::config::Decision;
@@ -19,6 +19,8 @@ pub(super) struct World<'a> {
     pub(super) attrs: &'a mut AttrStore,
     pub(super) peers: &'a mut Peers,
     pub(super) decision: Decision,
+    /// Which family.
+    pub(super) slot: usize,
 }
 
 impl World<'_> {
@@ -27,12 +29,13 @@ impl World<'_> {
             attrs: self.attrs,
             peers: self.peers,
             decision: self.decision,
+            slot: self.slot,
         }
     }
 }
 
 impl Table {
-    /// A peer announces a prefix, or import policy was asked again. The offer's attribute sets are counted here.
+    /// A peer announces a prefix. The offer's attribute sets are counted here.
     pub(super) fn offer(
         &mut self,
         world: &mut World<'_>,
@@ -44,73 +47,39 @@ impl Table {
             return self.withdraw(world, prefix, peer);
         }
         if let Some(net) = self.find_or_insert(prefix) {
-            let epoch = world
-                .peers
-                .get(peer)
-                .is_some_and(|peer| peer.epoch[self.slot]);
-            self.offer_net(world, net, peer, offer, epoch);
+            let label = world.peers.label(peer, self.slot);
+            self.offer_net(world, net, Path::new(peer, label, offer));
         }
     }
 
-    /// A path gets another verdict; it is not announced anew, so what is stale stays so.
-    pub(super) fn judged(
-        &mut self,
-        world: &mut World<'_>,
-        net: u32,
-        peer: PeerIndex,
-        offer: Offer,
-    ) {
-        let (_, at) = self.locate(net, peer);
-        if at != NONE {
-            let epoch = self.paths[at].epoch();
-            self.offer_net(world, net, peer, offer, epoch);
-        }
-    }
-
-    fn offer_net(
-        &mut self,
-        world: &mut World<'_>,
-        net: u32,
-        peer: PeerIndex,
-        offer: Offer,
-        epoch: bool,
-    ) {
-        let (_, at) = self.locate(net, peer);
-        let who = peer.0 | if epoch { EPOCH } else { 0 };
-        let (verdict, who) = match offer.verdict {
-            Ok(id) => (id.0, who),
-            Err(reason) => (reason.0, who | REJECTED),
-        };
-        let mut path = Path {
-            next: NONE,
-            received: offer.received,
-            verdict,
-            who,
-        };
+    fn offer_net(&mut self, world: &mut World<'_>, net: u32, mut path: Path) {
+        let (_, at) = self.locate(net, path.peer());
         if at == NONE {
             retain(world, &path);
-            count(world, self.slot, &path, 1);
+            world.peers.count(&path, self.slot, 1);
             let before = self.best(net);
             let at = self.insert_path(net, path);
             return self.decide(world, net, before, Some(at), false);
         }
         let old = self.paths[at];
         path.next = old.next;
-        if path.who & !EPOCH == old.who & !EPOCH
-            && path.received == old.received
-            && path.verdict == old.verdict
-        {
+        let dead = world.peers.is_dead(&old, self.slot);
+        if path.says_the_same(&old) && !dead {
             // The same again: no longer stale, if it was.
-            self.paths[at].who = path.who;
+            if path != old {
+                self.paths[at] = path;
+                world.peers.count(&path, self.slot, 1);
+                world.peers.count(&old, self.slot, -1);
+            }
             return;
         }
         let before = self.best(net);
         let shared = world.decision.is_multipath() && self.shares(world, net, at);
         retain(world, &path);
-        count(world, self.slot, &path, 1);
+        world.peers.count(&path, self.slot, 1);
         self.paths[at] = path;
         release(world, &old);
-        count(world, self.slot, &old, -1);
+        world.peers.count(&old, self.slot, -1);
         self.decide(world, net, before, Some(at), shared);
     }
 
@@ -129,15 +98,9 @@ impl Table {
         let before = self.best(net);
         let shared = world.decision.is_multipath() && self.shares(world, net, at);
         let old = self.paths[at];
-        if previous == NONE {
-            self.nets[net].set_head(old.next);
-            self.nets[net].set(BEST, false);
-        } else {
-            self.paths[previous].next = old.next;
-        }
-        self.paths.remove(at);
+        self.unchain(net, previous, at);
         release(world, &old);
-        count(world, self.slot, &old, -1);
+        world.peers.count(&old, self.slot, -1);
         self.decide(world, net, before, None, shared);
     }
 
@@ -160,11 +123,9 @@ impl Table {
         if !self.nets[net].has(BEST) {
             return false;
         }
-        let facts = world.facts();
-        let best = facts.key(&self.paths[self.nets[net].head()]);
-        let key = facts.key(&self.paths[at]);
-        key.zip(best)
-            .is_some_and(|(key, best)| key.may_share_with(&best))
+        let best = &self.paths[self.nets[net].head()];
+        let best = world.facts().key_dead_or_alive(best);
+        best.is_some_and(|best| may_share(world, &self.paths[at], &best))
     }
 
     /// Decides anew after one path changed (`at`) or went (`None`). `before` is the best path until then, `shared`
@@ -213,7 +174,7 @@ impl Table {
     }
 
     /// The whole decision process over the chain.
-    fn reselect(&mut self, facts: Facts<'_>, net: u32) {
+    pub(super) fn reselect(&mut self, facts: Facts<'_>, net: u32) {
         let mut places: SmallVec<[u32; 8]> = SmallVec::new();
         let mut keys: SmallVec<[Option<Key>; 8]> = SmallVec::new();
         let mut at = self.nets[net].head();
@@ -246,54 +207,7 @@ impl Table {
         self.nets[net].set(BEST, true);
     }
 
-    /// Decides anew for every net.
-    pub(super) fn decide_again(&mut self, world: &mut World<'_>) {
-        for net in 0..self.nets.end() {
-            if self.nets[net].is_net() {
-                // Limits may have changed as well.
-                self.reselect_net(world, net, true);
-            }
-        }
-    }
-
-    /// Decides anew for every net that has a path via a next hop whose cost changed.
-    pub(super) fn reconsider(&mut self, world: &mut World<'_>) {
-        for net in 0..self.nets.end() {
-            if !self.nets[net].is_net() {
-                continue;
-            }
-            let concerned = self.chain(net).any(|path| {
-                path.accepted()
-                    .is_some_and(|id| world.attrs.is_reconsidered(id))
-            });
-            if concerned {
-                self.reselect_net(world, net, world.decision.is_multipath());
-            }
-        }
-    }
-
-    /// Decides anew for one net; `shared`: traffic may be split otherwise than before though the best path is the same.
-    fn reselect_net(&mut self, world: &mut World<'_>, net: u32, shared: bool) {
-        let before = self.best(net);
-        self.reselect(world.facts(), net);
-        let after = self.best(net);
-        if before != after {
-            self.best_changed(world.peers, net, before, after);
-        } else if shared && after.is_some() {
-            self.changed(net, false, false);
-        }
-    }
-
-    /// What a peer is to us changed: everybody has to look again at the routes that are best from it.
-    pub(super) fn source_changed(&mut self, peer: PeerIndex) {
-        for net in 0..self.nets.end() {
-            if self.nets[net].is_net() && self.best(net).is_some_and(|(_, source)| source == peer) {
-                self.changed(net, true, false);
-            }
-        }
-    }
-
-    fn best_changed(
+    pub(super) fn best_changed(
         &mut self,
         peers: &mut Peers,
         net: u32,
@@ -315,26 +229,25 @@ impl Table {
     }
 }
 
-fn retain(world: &mut World<'_>, path: &Path) {
-    world.attrs.retain(path.received);
+/// Whether traffic may be split between a path and the best one, or may have been before it died.
+pub(super) fn may_share(world: &World<'_>, path: &Path, best: &Key) -> bool {
+    let peer = world.peers.get(path.peer());
+    let unknown =
+        peer.is_some_and(|peer| peer.changed_kind) && world.peers.is_dead(path, world.slot);
+    let key = world.facts().key_dead_or_alive(path);
+    unknown || key.is_some_and(|key| key.may_share_with(best))
+}
+
+pub(super) fn retain(world: &mut World<'_>, path: &Path) {
+    world.attrs.retain(path.received());
     if let Some(id) = path.accepted() {
         world.attrs.retain(id);
     }
 }
 
-fn release(world: &mut World<'_>, path: &Path) {
-    world.attrs.release(path.received);
+pub(super) fn release(world: &mut World<'_>, path: &Path) {
+    world.attrs.release(path.received());
     if let Some(id) = path.accepted() {
         world.attrs.release(id);
-    }
-}
-
-fn count(world: &mut World<'_>, slot: usize, path: &Path, by: i32) {
-    if let Some(peer) = world.peers.get_mut(path.peer()) {
-        let paths = &mut peer.paths[slot];
-        paths.all = paths.all.saturating_add_signed(by);
-        if path.rejected().is_some() {
-            paths.rejected = paths.rejected.saturating_add_signed(by);
-        }
     }
 }

@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 
 use super::attrs::AttrStore;
 use super::path::Path;
-use super::peer::{PeerIndex, Peers};
+use super::peer::{Peer, PeerIndex, Peers};
 use crate::config::Decision;
 
 /// The step that decided between paths, in the order in which they are asked.
@@ -120,6 +120,8 @@ pub(super) struct Facts<'a> {
     pub(super) attrs: &'a AttrStore,
     pub(super) peers: &'a Peers,
     pub(super) decision: Decision,
+    /// Which family.
+    pub(super) slot: usize,
 }
 
 impl Facts<'_> {
@@ -134,9 +136,20 @@ impl Facts<'_> {
 
     /// What the process asks of this path; `None` if it may not be chosen at all.
     pub(super) fn key(&self, path: &Path) -> Option<Key> {
+        let peer = self.peers.get(path.peer());
+        let dead = peer.is_some_and(|peer| peer.paths[self.slot].is_dead(path.label()));
+        if dead { None } else { self.key_of(path, peer) }
+    }
+
+    /// The same though the path may be dead.
+    pub(super) fn key_dead_or_alive(&self, path: &Path) -> Option<Key> {
+        self.key_of(path, self.peers.get(path.peer()))
+    }
+
+    fn key_of(&self, path: &Path, peer: Option<&Peer>) -> Option<Key> {
         let id = path.accepted()?;
         let summary = self.attrs.summary(id);
-        let session = self.peers.get(path.peer()).map(|peer| &peer.session);
+        let session = peer.map(|peer| &peer.session);
         // What is discarded here needs no way to its next hop, which often is nobody's address (RFC 5635 §2).
         let discards = session.is_some_and(|session| session.rules.blackhole) && summary.blackhole;
         let cost = self.attrs.cost(id).or_else(|| discards.then_some(0))?;

@@ -5,11 +5,14 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
 use bgp_wire::{Asn, Attributes, Community, NextHop, Nlri, SegmentKind, Update};
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
 use ipnet::IpNet;
 use smallvec::SmallVec;
 
 use super::attrs::{AttrId, AttrStore};
-use super::path::{Offer, Reason};
+use super::choose::World;
+use super::path::{Offer, Path, Reason};
 use super::peer::{PeerIndex, PeerSession};
 use super::{Rib, slot};
 use crate::config::LocalAs;
@@ -143,56 +146,57 @@ fn announce(rib: &mut Rib, peer: PeerIndex, attributes: Cow<'_, Attributes>, run
     judge.finish(&mut rib.attrs);
 }
 
-/// Asks import policy again about all that a peer has sent.
-pub(super) fn judge_again(rib: &mut Rib, peer: PeerIndex) {
-    let clusters = rib.clusters.clone();
-    let identity = Identity {
-        asn: rib.asn,
-        router_id: rib.router_id,
-        clusters: &clusters,
-    };
-    let Some(session) = rib.peers.get(peer).map(|peer| peer.session.clone()) else {
-        return;
-    };
-    for slot in 0..rib.tables.len() {
-        let (table, mut world) = rib.table(slot);
-        let mut latest: Option<Judge<'_>> = None;
-        for net in 0..table.nets.end() {
-            if !table.nets[net].is_net() {
-                continue;
-            }
-            let Some(path) = table.chain(net).find(|path| path.peer() == peer).copied() else {
-                continue;
-            };
-            let received = path.received();
-            if latest
-                .as_ref()
-                .is_none_or(|judge| judge.received != received)
-            {
-                if let Some(judge) = latest.take() {
-                    judge.finish(world.attrs);
-                }
-                world.attrs.retain(received);
-                let attributes = Cow::Owned(world.attrs.decode(received));
-                latest = Some(Judge::new(&session, identity, received, attributes));
-            }
-            if let Some(judge) = latest.as_mut() {
-                let verdict = judge.verdict(world.attrs, table.prefix(net));
-                table.judged(&mut world, net, peer, Offer { received, verdict });
+/// Verdicts asked for again in one turn of the [walk](super::walk): by peer the last one, for neighbouring prefixes mostly
+/// have the same attributes.
+#[derive(Debug)]
+pub(super) struct Judges<'a> {
+    identity: Identity<'a>,
+    latest: HashMap<PeerIndex, Judge<'static>, FixedState>,
+}
+
+impl<'a> Judges<'a> {
+    pub(super) fn new(identity: Identity<'a>) -> Self {
+        Self {
+            identity,
+            latest: HashMap::default(),
+        }
+    }
+
+    /// What import policy says now of a path; as it was where the peer is not known.
+    pub(super) fn judge(&mut self, world: &mut World<'_>, path: Path, prefix: IpNet) -> Path {
+        let received = path.received();
+        let Some(peer) = world.peers.get(path.peer()) else {
+            return path;
+        };
+        let known = self.latest.get(&path.peer());
+        if known.is_none_or(|judge| judge.received != received) {
+            world.attrs.retain(received);
+            let attributes = Cow::Owned(world.attrs.decode(received));
+            let judge = Judge::new(&peer.session, self.identity, received, attributes);
+            if let Some(old) = self.latest.insert(path.peer(), judge) {
+                old.finish(world.attrs);
             }
         }
-        if let Some(judge) = latest.take() {
-            judge.finish(world.attrs);
+        match self.latest.get_mut(&path.peer()) {
+            Some(judge) => path.judged(judge.verdict(world.attrs, prefix)),
+            None => path,
+        }
+    }
+
+    /// Lets go of the attribute sets.
+    pub(super) fn finish(self, attrs: &mut AttrStore) {
+        for judge in self.latest.into_values() {
+            judge.finish(attrs);
         }
     }
 }
 
 /// Who we are: what makes a route that comes back a loop.
 #[derive(Debug, Clone, Copy)]
-struct Identity<'a> {
-    asn: Asn,
-    router_id: Ipv4Addr,
-    clusters: &'a [Ipv4Addr],
+pub(super) struct Identity<'a> {
+    pub(super) asn: Asn,
+    pub(super) router_id: Ipv4Addr,
+    pub(super) clusters: &'a [Ipv4Addr],
 }
 
 /// The verdict over one attribute set from one peer. Holds one reference to each set that it names.

@@ -96,6 +96,9 @@ impl Net {
 pub(super) struct Nodes {
     nets: Slab<Net>,
     places: Slab<Net>,
+    /// How often any was looked at: what a turn costs, by a count that the code has no say in.
+    #[cfg(test)]
+    pub(super) touched: std::cell::Cell<u64>,
 }
 
 /// In an index: it is a place's.
@@ -106,6 +109,8 @@ impl Nodes {
         Self {
             nets: Slab::new(),
             places: Slab::new(),
+            #[cfg(test)]
+            touched: std::cell::Cell::new(0),
         }
     }
 
@@ -143,6 +148,8 @@ impl Index<u32> for Nodes {
     type Output = Net;
 
     fn index(&self, index: u32) -> &Net {
+        #[cfg(test)]
+        self.touched.update(|touched| touched + 1);
         match index & PLACE_INDEX {
             0 => &self.nets[index],
             _ => &self.places[index & !PLACE_INDEX],
@@ -152,6 +159,8 @@ impl Index<u32> for Nodes {
 
 impl IndexMut<u32> for Nodes {
     fn index_mut(&mut self, index: u32) -> &mut Net {
+        #[cfg(test)]
+        self.touched.update(|touched| touched + 1);
         match index & PLACE_INDEX {
             0 => &mut self.nets[index],
             _ => &mut self.places[index & !PLACE_INDEX],

@@ -6,7 +6,8 @@
 //! the rules of its update group and from how far it has read the change list. See the modules for how each
 //! part works.
 //!
-//! Inputs are the methods named after what happened; they may come in any order and none fails. Outputs are
+//! Inputs are the methods named after what happened; they may come in any order and none fails. What follows from one for any
+//! number of routes is left to [`work`](Rib::work), a bounded piece at a time. Outputs are
 //! [`poll_transmit`](Rib::poll_transmit), to be asked whenever a peer's socket can take more, and
 //! [`poll_routes`](Rib::poll_routes) for the kernel's routes. Nothing queues up: what is asked for late is
 //! the state as it is then.
@@ -20,6 +21,7 @@ mod export;
 mod fib;
 mod group;
 mod import;
+mod label;
 mod list;
 mod pages;
 mod path;
@@ -29,6 +31,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod view;
+mod walk;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -44,9 +47,11 @@ use attrs::AttrStore;
 use choose::World;
 use decision::Facts;
 use export::{Exporter, GroupKey};
-use path::{Offer, Path};
-use peer::{PathCount, Peer, Peers};
+use label::Paths;
+use path::Offer;
+use peer::{JUDGE, Peer, Peers, RETELL, SWEEP};
 use table::Table;
+use walk::What;
 
 pub use decision::Why;
 pub use export::Withheld;
@@ -63,6 +68,8 @@ pub struct Rib {
     clusters: Vec<Ipv4Addr>,
     decision: Decision,
     deferred: bool,
+    /// How much is done in a turn of the [walk].
+    turn: u32,
     attrs: AttrStore,
     peers: Peers,
     tables: [Table; 2],
@@ -94,6 +101,7 @@ impl Rib {
             clusters: vec![router_id],
             decision,
             deferred: false,
+            turn: walk::TURN,
             attrs: AttrStore::new(seed),
             peers: Peers::default(),
             tables: [
@@ -117,10 +125,7 @@ impl Rib {
         if std::mem::replace(&mut self.decision, decision) == decision {
             return;
         }
-        for slot in 0..self.tables.len() {
-            let (table, mut world) = self.table(slot);
-            table.decide_again(&mut world);
-        }
+        self.walk_all(What::Decide);
     }
 
     /// The clusters that we reflect for: a route that came through one of them before is a loop (RFC 4456 §8). What
@@ -131,7 +136,7 @@ impl Rib {
         }
         self.clusters = clusters;
         for peer in self.peers.internal() {
-            import::judge_again(self, peer);
+            self.judge_again(peer);
         }
     }
 
@@ -142,24 +147,31 @@ impl Rib {
             // Its end got lost; without news of it nothing says that the routes may stay.
             self.end(peer, DownKind::Drop);
         }
-        for family in FAMILIES {
+        for (slot, family) in FAMILIES.into_iter().enumerate() {
             if !session.retained.contains(&family) || !session.families.contains(&family) {
-                self.sweep(peer, family, |_| true);
+                self.kill_stale(peer, slot);
             }
         }
         let group = self.groups.enter(GroupKey::new(&session, self.asn));
-        let (epoch, paths, elsewhere) =
-            self.peers.get(peer).map_or_else(Default::default, |peer| {
-                (peer.epoch, peer.paths, peer.group != group)
+        let (paths, elsewhere, changed_kind) =
+            self.peers.get(peer).map_or_else(Default::default, |old| {
+                let other_kind = old.session.ibgp != session.ibgp
+                    || old.session.rules.blackhole != session.rules.blackhole;
+                (
+                    old.paths,
+                    old.group != group,
+                    other_kind || old.changed_kind,
+                )
             });
         let families = session.families.clone();
+        let some = paths.iter().any(|paths| !paths.is_empty());
         let state = Peer {
             generation,
             session,
             up: true,
-            epoch,
             refreshing: [false; 2],
             paths,
+            changed_kind: changed_kind && some,
             group,
             messages_sent: 0,
         };
@@ -182,23 +194,26 @@ impl Rib {
         for table in &mut self.tables {
             table.leave(peer);
         }
-        if kind == DownKind::KeepStale {
-            self.abandon_refresh(peer);
-        }
         let Some(state) = self.peers.get_mut(peer) else {
             return;
         };
         state.up = false;
-        let epochs = state.epoch;
-        self.groups.leave(state.group);
-        // What is still stale from an earlier restart has had its time (RFC 4724 §4.2).
-        for (family, epoch) in FAMILIES.into_iter().zip(epochs) {
-            self.sweep(peer, family, |path| {
-                kind == DownKind::Drop || path.epoch() != epoch
-            });
-        }
-        if let Some(state) = self.peers.get_mut(peer) {
-            state.epoch = epochs.map(|epoch| !epoch);
+        // A session may end in the midst of a refresh: what has not come again yet is as good as the rest.
+        let refreshing = std::mem::take(&mut state.refreshing);
+        let group = state.group;
+        self.groups.leave(group);
+        for (slot, refreshing) in refreshing.into_iter().enumerate() {
+            if !refreshing || kind == DownKind::Drop || self.is_out_of_labels(peer, slot) {
+                // What is still stale from an earlier restart has had its time (RFC 4724 §4.2).
+                self.kill_stale(peer, slot);
+            }
+            self.free_label(peer, slot);
+            if let Some(state) = self.peers.get_mut(peer) {
+                state.paths[slot].age();
+            }
+            if kind == DownKind::Drop {
+                self.kill_stale(peer, slot);
+            }
         }
         self.forget_if_empty(peer);
     }
@@ -210,8 +225,8 @@ impl Rib {
             .get(peer)
             .is_some_and(|peer| peer.generation == generation)
         {
-            for family in FAMILIES {
-                self.sweep_stale(peer, family);
+            for slot in 0..FAMILIES.len() {
+                self.kill_stale(peer, slot);
             }
         }
     }
@@ -222,57 +237,42 @@ impl Rib {
             .peers
             .get(peer)
             .is_some_and(|peer| peer.generation == generation)
+            && let Some(slot) = slot(family)
         {
-            self.sweep_stale(peer, family);
+            self.kill_stale(peer, slot);
         }
     }
 
     /// The peer has sent all its routes of a family: what is stale among them goes.
     pub fn end_of_rib(&mut self, peer: PeerIndex, generation: Generation, family: Family) {
-        if self.live(peer, generation).is_some() {
-            self.sweep_stale(peer, family);
+        if self.live(peer, generation).is_some()
+            && let Some(slot) = slot(family)
+        {
+            self.kill_stale(peer, slot);
         }
     }
 
-    fn sweep_stale(&mut self, peer: PeerIndex, family: Family) {
-        let Some(slot) = slot(family) else { return };
-        if let Some(epoch) = self.peers.get(peer).map(|peer| peer.epoch[slot]) {
-            self.sweep(peer, family, |path| path.epoch() != epoch);
-            self.forget_if_empty(peer);
+    /// What is stale of a peer's paths in a family does not count any more, and leaves the table as the walk comes by.
+    fn kill_stale(&mut self, peer: PeerIndex, slot: usize) {
+        let killed = |peer: &mut Peer| peer.paths[slot].kill_stale();
+        if self.peers.get_mut(peer).is_some_and(killed) {
+            self.walk_peer(peer, slot, SWEEP);
+        }
+        self.forget_if_empty(peer);
+    }
+
+    /// Has import policy asked again about all that a peer has sent.
+    fn judge_again(&mut self, peer: PeerIndex) {
+        for slot in 0..FAMILIES.len() {
+            self.walk_peer(peer, slot, JUDGE);
         }
     }
 
     fn forget_if_empty(&mut self, peer: PeerIndex) {
-        let empty = |state: &Peer| !state.up && state.paths.iter().all(|paths| paths.all == 0);
+        let empty = |state: &Peer| !state.up && state.paths.iter().all(Paths::is_empty);
         if self.peers.get(peer).is_some_and(empty) {
             self.peers.set(peer, None);
         }
-    }
-
-    /// Removes those of a peer's paths.
-    fn sweep(&mut self, peer: PeerIndex, family: Family, goes: impl Fn(&Path) -> bool) {
-        let Some(slot) = slot(family) else { return };
-        let Some(PathCount { all, .. }) = self.peers.get(peer).map(|peer| peer.paths[slot]) else {
-            return;
-        };
-        let (table, mut world) = self.table(slot);
-        let mut left = all;
-        for net in 0..table.nets.end() {
-            if left == 0 {
-                break;
-            }
-            if !table.nets[net].is_net() {
-                continue;
-            }
-            let Some(path) = table.chain(net).find(|path| path.peer() == peer) else {
-                continue;
-            };
-            left -= 1;
-            if goes(path) {
-                table.withdraw_net(&mut world, net, peer);
-            }
-        }
-        table.collect();
     }
 
     /// A session's UPDATE. Faulty attributes are the codec's business: announcements without attributes withdraw
@@ -351,12 +351,12 @@ impl Rib {
             self.groups.leave(old_group);
         }
         if import_changed {
-            import::judge_again(self, peer);
+            self.judge_again(peer);
         }
         if as_source {
             // Whom its routes are reflected to, and what the kernel does with them, is written nowhere in the routes.
-            for table in &mut self.tables {
-                table.source_changed(peer);
+            for slot in 0..FAMILIES.len() {
+                self.walk_peer(peer, slot, RETELL);
             }
         }
     }
@@ -391,14 +391,9 @@ impl Rib {
         for (address, cost) in costs {
             changed |= self.attrs.set_cost(address, cost);
         }
-        if !changed {
-            return;
+        if changed {
+            self.walk_all(What::Reconsider);
         }
-        for slot in 0..self.tables.len() {
-            let (table, mut world) = self.table(slot);
-            table.reconsider(&mut world);
-        }
-        self.attrs.settle_costs();
     }
 
     /// Selection deferral (RFC 4724 §4.1): while set, nobody is told anything and the kernel is given nothing.
@@ -437,6 +432,7 @@ impl Rib {
                 attrs,
                 peers,
                 decision: *decision,
+                slot: table.slot,
             };
             table.poll(facts, &exporter, peer)
         })?;
@@ -497,6 +493,7 @@ impl Rib {
                 attrs,
                 peers,
                 decision: *decision,
+                slot,
             },
         )
     }

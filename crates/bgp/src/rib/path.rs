@@ -11,9 +11,9 @@ pub(super) struct Path {
     /// As the peer sent it, so that import policy can be asked again.
     pub(super) received: AttrId,
     /// As import policy made it; a [`Reason`] if it is rejected.
-    pub(super) verdict: u32,
+    verdict: u32,
     /// The peer's index in the lower 24 bits, flags above.
-    pub(super) who: u32,
+    who: u32,
 }
 
 impl Record for Path {
@@ -26,10 +26,36 @@ impl Record for Path {
     }
 }
 
-pub(super) const REJECTED: u32 = 1 << 24;
-pub(super) const EPOCH: u32 = 1 << 25;
+const REJECTED: u32 = 1 << 24;
+const LABEL_SHIFT: u32 = 25;
+const LABEL_MASK: u32 = 0x3f << LABEL_SHIFT;
 
 impl Path {
+    /// A path that is in no chain yet. `label`: see [`label`](super::label).
+    pub(super) fn new(peer: PeerIndex, label: u8, offer: Offer) -> Self {
+        let path = Self {
+            next: super::pages::NONE,
+            received: offer.received,
+            verdict: 0,
+            who: peer.0 | u32::from(label) << LABEL_SHIFT & LABEL_MASK,
+        };
+        path.judged(offer.verdict)
+    }
+
+    /// The same with this verdict.
+    pub(super) fn judged(self, verdict: Result<AttrId, Reason>) -> Self {
+        let who = self.who & !REJECTED;
+        let (verdict, who) = match verdict {
+            Ok(id) => (id.0, who),
+            Err(reason) => (reason.0, who | REJECTED),
+        };
+        Self {
+            verdict,
+            who,
+            ..self
+        }
+    }
+
     pub(super) fn peer(&self) -> PeerIndex {
         PeerIndex(self.who & 0x00ff_ffff)
     }
@@ -47,8 +73,15 @@ impl Path {
         (self.who & REJECTED != 0).then_some(Reason(self.verdict))
     }
 
-    pub(super) fn epoch(&self) -> bool {
-        self.who & EPOCH != 0
+    pub(super) fn label(&self) -> u8 {
+        u8::try_from((self.who & LABEL_MASK) >> LABEL_SHIFT).unwrap_or(0)
+    }
+
+    /// Whether the two are the same but for their labels and places.
+    pub(super) fn says_the_same(&self, other: &Self) -> bool {
+        self.who & !LABEL_MASK == other.who & !LABEL_MASK
+            && self.received == other.received
+            && self.verdict == other.verdict
     }
 }
 

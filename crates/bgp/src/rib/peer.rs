@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use bgp_wire::{Asn, Context, Family};
 use ipnet::IpNet;
 
+use super::label::Paths;
+use super::path::Path;
 use crate::config::{Client, NextHopMode, Rules};
 use crate::policy::{Policy, SourceKind};
 
@@ -88,31 +90,33 @@ pub(super) struct Peer {
     pub(super) generation: Generation,
     pub(super) session: PeerSession,
     pub(super) up: bool,
-    /// Paths that carry the other value are stale: a restart marks all of them at once.
-    /// By family.
-    pub(super) epoch: [bool; 2],
     /// The peer is sending all of a family again: what is stale is what has not come again yet.
     pub(super) refreshing: [bool; 2],
-    /// How many paths there are of it, by family.
-    pub(super) paths: [PathCount; 2],
+    /// What there is of it in the table, by family.
+    pub(super) paths: [Paths; 2],
+    /// Dead paths of it may be from a session of another kind: how they compared with others is not known any more.
+    pub(super) changed_kind: bool,
     /// The update group that it is in while up.
     pub(super) group: usize,
     pub(super) messages_sent: u64,
 }
 
-/// Paths from a peer in one family.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct PathCount {
-    pub(super) all: u32,
-    pub(super) rejected: u32,
-    /// Those that are the best of their net.
-    pub(super) best: u32,
-}
+/// Dead paths of the peer are to go.
+pub(super) const SWEEP: u8 = 1;
+/// Import policy is to be asked again about the peer's paths.
+pub(super) const JUDGE: u8 = 2;
+/// Everybody is to look again at the routes that are best from the peer.
+pub(super) const RETELL: u8 = 4;
 
 /// All peers by index.
 #[derive(Debug, Default)]
 pub(super) struct Peers {
     slots: Vec<Option<Peer>>,
+    /// By peer and family: what the [walk](super::walk) is to do with its paths. Beside the peers, for it is looked at for
+    /// each path that the walk comes by.
+    due: Vec<[u8; 2]>,
+    /// Some peer's last dead path is gone, and the walk may have no more to do.
+    pub(super) relieved: bool,
 }
 
 impl Peers {
@@ -128,8 +132,46 @@ impl Peers {
         let index = index.0 as usize;
         if self.slots.len() <= index {
             self.slots.resize_with(index + 1, || None);
+            self.due.resize(index + 1, [0; 2]);
         }
         self.slots[index] = peer;
+    }
+
+    /// What is due for the peer's paths in a family.
+    pub(super) fn due(&self, peer: PeerIndex, slot: usize) -> u8 {
+        self.due.get(peer.0 as usize).map_or(0, |due| due[slot])
+    }
+
+    pub(super) fn set_due(&mut self, peer: PeerIndex, slot: usize, what: u8, on: bool) {
+        if let Some(due) = self.due.get_mut(peer.0 as usize) {
+            due[slot] = if on {
+                due[slot] | what
+            } else {
+                due[slot] & !what
+            };
+        }
+    }
+
+    /// The path is of a session that is over, or was not sent again in time: it does not count any more.
+    pub(super) fn is_dead(&self, path: &Path, slot: usize) -> bool {
+        self.get(path.peer())
+            .is_some_and(|peer| peer.paths[slot].is_dead(path.label()))
+    }
+
+    /// A path comes (1) or goes (-1).
+    pub(super) fn count(&mut self, path: &Path, slot: usize, by: i32) {
+        let Some(peer) = self.get_mut(path.peer()) else {
+            return;
+        };
+        if peer.paths[slot].count(path.label(), path.rejected().is_some(), by) {
+            self.relieved = true;
+            self.set_due(path.peer(), slot, SWEEP, false);
+        }
+    }
+
+    /// The label of what the peer announces now.
+    pub(super) fn label(&self, peer: PeerIndex, slot: usize) -> u8 {
+        self.get(peer).map_or(0, |peer| peer.paths[slot].label())
     }
 
     /// Those of our own AS.

@@ -2,10 +2,8 @@
 
 use bgp_wire::Family;
 
-use super::pages::NONE;
-use super::path::EPOCH;
 use super::peer::{Generation, PeerIndex};
-use super::{FAMILIES, Rib, slot};
+use super::{Rib, slot};
 
 impl Rib {
     /// The peer asked for all our routes of a family again (RFC 2918). Where both sides know enhanced route refresh, a BoRR
@@ -27,9 +25,11 @@ impl Rib {
             && let Some(slot) = slot(family)
             && let Some(state) = self.peers.get_mut(peer)
             && !state.refreshing[slot]
+            // Dozens of refreshes while the walk after the first has not come round: what is old may stay for this once.
+            && !state.paths[slot].is_out_of_labels()
         {
             state.refreshing[slot] = true;
-            state.epoch[slot] = !state.epoch[slot];
+            state.paths[slot].age();
         }
     }
 
@@ -40,7 +40,7 @@ impl Rib {
             && let Some(state) = self.peers.get_mut(peer)
             && std::mem::take(&mut state.refreshing[slot])
         {
-            self.sweep_stale(peer, family);
+            self.kill_stale(peer, slot);
         }
     }
 
@@ -49,44 +49,6 @@ impl Rib {
     pub fn received(&self, peer: PeerIndex, family: Family) -> u32 {
         slot(family)
             .zip(self.peers.get(peer))
-            .map_or(0, |(slot, state)| state.paths[slot].all)
-    }
-
-    /// How many places a walk through all prefixes looks at.
-    pub(crate) fn walk_len(&self) -> usize {
-        self.tables
-            .iter()
-            .map(|table| table.nets.end() as usize)
-            .sum()
-    }
-
-    /// A session ends in the midst of a refresh, and its routes are to be kept: those that have not come again yet are as
-    /// good as the others.
-    pub(super) fn abandon_refresh(&mut self, peer: PeerIndex) {
-        for slot in 0..FAMILIES.len() {
-            let Some(state) = self.peers.get_mut(peer) else {
-                return;
-            };
-            let mut left = state.paths[slot].all;
-            if !std::mem::take(&mut state.refreshing[slot]) {
-                continue;
-            }
-            let epoch = if state.epoch[slot] { EPOCH } else { 0 };
-            let table = &mut self.tables[slot];
-            for net in 0..table.nets.end() {
-                if left == 0 {
-                    break;
-                }
-                if !table.nets[net].is_net() {
-                    continue;
-                }
-                let (_, at) = table.locate(net, peer);
-                if at != NONE {
-                    left -= 1;
-                    let who = &mut table.paths[at].who;
-                    *who = (*who & !EPOCH) | epoch;
-                }
-            }
-        }
+            .map_or(0, |(slot, state)| state.paths[slot].all())
     }
 }

@@ -14,6 +14,10 @@ use super::list::{BEST, CHANGED, ChangeList, FIB, MOVED, Net, Nodes, Place};
 use super::pages::{NONE, Pages, Slab};
 use super::path::Path;
 use super::peer::PeerIndex;
+use super::walk::Walk;
+
+/// How many nets are freed at once.
+const COLLECT: usize = if cfg!(test) { 1 << 8 } else { 1 << 14 };
 
 /// The prefixes of nets by the same index: a column of its own, for they are of 5 or of 17 octets.
 #[derive(Debug)]
@@ -36,6 +40,10 @@ pub(super) struct Table {
     pub(super) list: ChangeList,
     /// Nets without a path, kept until every reader knows: with their versions, in the list's order.
     tombstones: VecDeque<(u32, u32)>,
+    /// There may be more of them to be freed.
+    pub(super) uncollected: bool,
+    /// What has all nets looked at.
+    pub(super) walk: Walk,
     /// The highest version of a tombstone that was freed.
     pub(super) last_freed: u32,
     /// How often a net that was in the list already changed.
@@ -67,6 +75,8 @@ impl Table {
             paths: Slab::new(),
             list: ChangeList::new(),
             tombstones: VecDeque::new(),
+            uncollected: false,
+            walk: Walk::default(),
             last_freed: 0,
             moves: 0,
             bests: 0,
@@ -270,24 +280,29 @@ impl Table {
         }
     }
 
-    /// Frees nets without paths that every reader has walked past.
+    /// Frees nets without paths that every reader has walked past: some of them, and the [walk](super::walk) frees the rest.
     pub(super) fn collect(&mut self) {
+        self.uncollected = false;
         if self.tombstones.is_empty() {
             return;
         }
         let seen = self.list.seen_by_all(&self.nets);
         let mut forgotten = Vec::new();
-        while let Some(&(net, version)) = self.tombstones.front() {
+        for _ in 0..COLLECT {
+            let Some(&(net, version)) = self.tombstones.front() else {
+                break;
+            };
             let record = &self.nets[net];
             let dead = record.is_net() && record.version == version && record.head() == NONE;
             if dead && seen.is_some_and(|seen| seen < version) {
-                break;
+                return self.forget(&forgotten);
             }
             self.tombstones.pop_front();
             if dead {
                 forgotten.push(net);
             }
         }
+        self.uncollected = !self.tombstones.is_empty();
         self.forget(&forgotten);
     }
 

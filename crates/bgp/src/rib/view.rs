@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use bgp_wire::{Attributes, Family};
 use ipnet::IpNet;
 
-use super::decision::{Facts, Key, Why, equal, explain};
+use super::decision::{Facts, Key, Why, equal, explain, select};
 use super::export::{Exporter, Withheld};
 use super::import::Rejected;
 use super::path::Path;
@@ -133,13 +133,13 @@ impl Rib {
     pub fn routes_from(&self, peer: PeerIndex, selection: &Selection) -> Vec<RouteView> {
         self.selected(selection)
             .filter(|(table, net)| table.chain(*net).any(|path| path.peer() == peer))
-            .map(|(table, net)| {
+            .filter_map(|(table, net)| {
                 let mut paths = self.paths(table, net);
                 paths.retain(|path| path.peer == Some(peer));
-                RouteView {
+                (!paths.is_empty()).then(|| RouteView {
                     prefix: table.prefix(net),
                     paths,
-                }
+                })
             })
             .collect()
     }
@@ -148,7 +148,7 @@ impl Rib {
     #[must_use]
     pub fn routes_to(&self, peer: PeerIndex, selection: &Selection) -> Vec<ExportView> {
         self.selected(selection)
-            .filter(|(table, net)| table.chain(*net).next().is_some())
+            .filter(|(table, net)| !self.chain(table, *net).0.is_empty())
             .map(|(table, net)| {
                 let reader = table.reader(peer);
                 let (result, explanation) = self.export(table, net, peer);
@@ -160,7 +160,9 @@ impl Rib {
                     changed_by,
                     pending: reader.is_some_and(|reader| {
                         let seen = table.nets[reader.place.node()].version;
-                        reader.chunk.is_some() || seen < table.nets[net].version
+                        reader.chunk.is_some()
+                            || seen < table.nets[net].version
+                            || table.walk.is_under_way()
                     }),
                 }
             })
@@ -176,8 +178,8 @@ impl Rib {
         };
         let paths = state.paths[slot];
         Counts {
-            received: paths.all as usize,
-            accepted: (paths.all - paths.rejected) as usize,
+            received: paths.all() as usize,
+            accepted: (paths.all() - paths.rejected()) as usize,
             advertised: self.tables[slot].advertised(peer, paths.best),
         }
     }
@@ -203,12 +205,28 @@ impl Rib {
         }
     }
 
-    fn facts(&self) -> Facts<'_> {
+    fn facts(&self, slot: usize) -> Facts<'_> {
         Facts {
             attrs: &self.attrs,
             peers: &self.peers,
             decision: self.decision,
+            slot,
         }
+    }
+
+    /// The paths of a net that count, the best one first if there is one: under the rules as they are, whether or not the walk
+    /// has come by since they changed.
+    fn chain<'a>(&'a self, table: &'a Table, net: u32) -> (Vec<&'a Path>, Vec<Option<Key>>, bool) {
+        let facts = self.facts(table.slot);
+        let alive = |path: &&Path| !self.peers.is_dead(path, table.slot);
+        let mut paths: Vec<&Path> = table.chain(net).filter(alive).collect();
+        let mut keys: Vec<Option<Key>> = paths.iter().map(|path| facts.key(path)).collect();
+        let best = select(&keys);
+        if let Some(best) = best {
+            paths[..=best].rotate_right(1);
+            keys[..=best].rotate_right(1);
+        }
+        (paths, keys, best.is_some())
     }
 
     /// The nets of a selection, by prefix.
@@ -250,9 +268,8 @@ impl Rib {
     }
 
     fn paths(&self, table: &Table, net: u32) -> Vec<PathView> {
-        let facts = self.facts();
-        let keys: Vec<Option<Key>> = table.chain(net).map(|path| facts.key(path)).collect();
-        let best = table.best(net).map(|_| 0);
+        let (paths, keys, chosen) = self.chain(table, net);
+        let best = chosen.then_some(0);
         let reasons = best.map(|best| explain(&keys, best));
         let shares = best
             .and_then(|best| keys[best])
@@ -261,8 +278,8 @@ impl Rib {
             Some(best) => equal(&keys, best).collect(),
             None => Vec::new(),
         };
-        table
-            .chain(net)
+        paths
+            .into_iter()
             .enumerate()
             .map(|(index, path)| {
                 let why = reasons.as_ref().and_then(|reasons| reasons[index]);
@@ -320,7 +337,7 @@ impl Rib {
             decided_by,
             changed_by,
             multipath: false,
-            stale: peer.is_some_and(|peer| peer.epoch[slot_of(&prefix)] != path.epoch()),
+            stale: peer.is_some_and(|peer| peer.paths[slot_of(&prefix)].is_stale(path.label())),
         }
     }
 
@@ -349,7 +366,12 @@ impl Rib {
         let Some((key, _)) = group else {
             return Err(Withheld::FamilyNotNegotiated);
         };
-        let (id, source) = table.best(net).ok_or(Withheld::NoUsablePath)?;
+        let (paths, _, chosen) = self.chain(table, net);
+        let best = paths.first().filter(|_| chosen);
+        let id = best
+            .and_then(|path| path.accepted())
+            .ok_or(Withheld::NoUsablePath)?;
+        let source = best.map_or(PeerIndex::LOCAL, |path| path.peer());
         if source == peer {
             return Err(Withheld::FromThisPeer);
         }

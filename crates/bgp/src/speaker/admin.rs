@@ -16,6 +16,7 @@ impl Speaker {
         if let Some(index) = index {
             self.retire(index, now);
         }
+        self.begin_work(now);
         reset.is_some()
     }
 
@@ -28,6 +29,7 @@ impl Speaker {
                 session.shut_down(text, now, routes)
             })
         });
+        self.begin_work(now);
         stopped.is_some()
     }
 

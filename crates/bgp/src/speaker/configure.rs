@@ -19,7 +19,6 @@ impl Speaker {
         if self.stopped {
             return;
         }
-        self.begin_turn();
         let clusters = clusters(&config);
         let peers = std::mem::take(&mut config.peers);
         let old = std::mem::replace(&mut self.config, config);
@@ -44,6 +43,7 @@ impl Speaker {
             }
         }
         self.rib_changed = true;
+        self.begin_work(now);
         self.check_sync(now);
     }
 
@@ -190,19 +190,13 @@ impl Speaker {
             return;
         };
         let reset = *peer.session.settings() != settings || needs_reset(&before, &config);
-        if config.export != before.export {
-            // Costs nothing now: what follows is sent as sockets take it.
-            self.rib.set_policies(
-                PeerIndex(index),
-                before.import.clone(),
-                config.export.clone(),
-            );
+        let rib_index = PeerIndex(index);
+        if config.import != before.import || config.export != before.export {
+            let (import, export) = (config.import.clone(), config.export.clone());
+            self.rib.set_policies(rib_index, import, export);
         }
-        if config.import != before.import
-            || config.next_hop != before.next_hop
-            || config.rules != before.rules
-        {
-            self.judge_or_queue(index, now);
+        if config.next_hop != before.next_hop || config.rules != before.rules {
+            self.rib.set_rules(rib_index, config.next_hop, config.rules);
         }
         self.with_session(index, |session, routes| {
             session.adapt(&config, now, routes);

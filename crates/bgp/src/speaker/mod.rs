@@ -46,7 +46,6 @@ pub use interface::Interface;
 
 use adapter::PeerRoutes;
 use restart::Restart;
-use work::Work;
 
 #[derive(Debug)]
 struct Peer {
@@ -82,7 +81,10 @@ pub struct Speaker {
     /// The RIB has changed since its peers were last polled.
     rib_changed: bool,
     restart: Restart,
-    work: Work,
+    /// There was more for the RIB to do when it was last looked at.
+    working: bool,
+    /// The time of the last input.
+    now: Instant,
     /// Shut down for good: a configuration that comes late must not bring sessions back.
     stopped: bool,
 }
@@ -106,7 +108,8 @@ impl Speaker {
             ready: VecDeque::new(),
             rib_changed: false,
             stopped: false,
-            work: Work::default(),
+            working: false,
+            now,
             interfaces: Vec::new(),
             restart: Restart::new(restarting, config.selection_deferral, now),
             config: SpeakerConfig {
@@ -131,6 +134,7 @@ impl Speaker {
                 session.stop(&notification, now, routes)
             });
         }
+        self.begin_work(now);
     }
 
     /// Tells which addresses this machine has on which link, for next hops of a family other than the connection's and for
@@ -150,6 +154,7 @@ impl Speaker {
         self.with_session(conn.peer, |session, routes| {
             session.handle_connected(conn, local, remote, now, routes)
         });
+        self.begin_work(now);
     }
 
     /// A connection from outside. `None`: close it, no peer is configured there, or its session is held off.
@@ -173,6 +178,7 @@ impl Speaker {
             session.handle_incoming(local, remote, now, routes)
         });
         self.retire(index, now);
+        self.begin_work(now);
         conn.flatten()
     }
 
@@ -190,12 +196,14 @@ impl Speaker {
         self.peer_config(peer.to_canonical()).map(Transport::from)
     }
 
-    /// Bytes from a connection. Bounded work for bounded bytes: hand over chunks, and serve timers in between.
+    /// Bytes from a connection. Bounded work for bounded bytes: hand over chunks, and serve timers in between. What follows for
+    /// any number of routes, if a session ends by it say, is done in turns: see [`handle_timeout`](Self::handle_timeout).
     pub fn handle_data(&mut self, conn: ConnId, data: &[u8], now: Instant) {
         self.with_session(conn.peer, |session, routes| {
             session.handle_data(conn, data, now, routes)
         });
         self.retire(conn.peer, now);
+        self.begin_work(now);
         self.check_sync(now);
     }
 
@@ -205,6 +213,7 @@ impl Speaker {
             session.handle_closed(conn, reason, now, routes)
         });
         self.retire(conn.peer, now);
+        self.begin_work(now);
     }
 
     /// Serves every timer that is due.
@@ -223,6 +232,7 @@ impl Speaker {
         for index in soon {
             self.with_session(index, |session, routes| session.handle_timeout(now, routes));
         }
+        self.now = now;
         if !urgent {
             self.work();
         }
@@ -255,12 +265,13 @@ impl Speaker {
                 .and_then(|peer| peer.session.poll_timeout());
             (*at, timeout.map_or("session", |(_, reason)| reason))
         });
-        // While next hops are awaited nothing of it can happen.
-        let restart = (!self.rib.awaits_next_hops()).then(|| self.restart.poll_timeout());
+        // While next hops are awaited, or routes chosen, nothing of it can happen.
+        let waits = self.rib.awaits_next_hops() || self.rib.is_choosing();
+        let restart = (!waits).then(|| self.restart.poll_timeout());
         session
             .into_iter()
             .chain(restart.flatten())
-            .chain(self.work.poll_timeout())
+            .chain(self.work_timeout())
             .min_by_key(|(at, _)| *at)
     }
 
@@ -326,7 +337,8 @@ impl Speaker {
         self.set_next_hops([(address, cost)], now);
     }
 
-    /// The same of many addresses: all routes are walked through once.
+    /// The same of many addresses: all routes are walked through once. Until [`is_reconsidering`](Self::is_reconsidering) says
+    /// no, [`poll_routes`](Self::poll_routes) may have routes by the costs from before.
     pub fn set_next_hops(
         &mut self,
         costs: impl IntoIterator<Item = (IpAddr, Option<u32>)>,
@@ -334,7 +346,14 @@ impl Speaker {
     ) {
         self.rib.set_next_hops(costs);
         self.rib_changed = true;
+        self.begin_work(now);
         self.check_sync(now);
+    }
+
+    /// Whether not all that follows from [`set_next_hops`](Self::set_next_hops) is done yet.
+    #[must_use]
+    pub fn is_reconsidering(&self) -> bool {
+        self.rib.is_reconsidering()
     }
 
     /// From now on somebody asks [`poll_next_hops`](Self::poll_next_hops) and answers by
@@ -359,8 +378,8 @@ impl Speaker {
     }
 
     fn check_sync(&mut self, now: Instant) {
-        // What can't be chosen yet for want of an answer would be missed by those who hold our routes for us.
-        if !self.restart.is_settled() && self.rib.awaits_next_hops() {
+        // What can't be chosen yet for want of an answer, or of a turn, would be missed by those who hold our routes for us.
+        if !self.restart.is_settled() && (self.rib.awaits_next_hops() || self.rib.is_choosing()) {
             return;
         }
         let sessions = self

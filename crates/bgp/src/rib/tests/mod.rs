@@ -9,6 +9,7 @@ mod order;
 mod random;
 mod restart;
 mod rules;
+mod walk;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -116,6 +117,8 @@ pub(super) struct Bed {
     pub(super) generations: BTreeMap<u32, u32>,
     /// Without next hops: what goes there is discarded.
     pub(super) kernel: BTreeMap<IpNet, Vec<NextHop>>,
+    /// What concerns all routes is done only when the test says so.
+    pub(super) slow: bool,
 }
 
 impl Bed {
@@ -126,6 +129,20 @@ impl Bed {
             sessions: BTreeMap::new(),
             generations: BTreeMap::new(),
             kernel: BTreeMap::new(),
+            slow: false,
+        }
+    }
+
+    /// Does all that the RIB has to do.
+    pub(super) fn settle(&mut self) {
+        while self.rib.has_work() {
+            self.rib.work();
+        }
+    }
+
+    fn settle_unless_slow(&mut self) {
+        if !self.slow {
+            self.settle();
         }
     }
 
@@ -139,12 +156,14 @@ impl Bed {
         self.listeners.insert(peer, Listener::default());
         self.rib
             .peer_up(PeerIndex(peer), self.generation(peer), session);
+        self.settle_unless_slow();
     }
 
     pub(super) fn down(&mut self, peer: u32, kind: DownKind) {
         self.listeners.remove(&peer);
         self.rib
             .peer_down(PeerIndex(peer), self.generation(peer), kind);
+        self.settle_unless_slow();
     }
 
     pub(super) fn announce(&mut self, peer: u32, attributes: &Attributes, prefixes: &[&str]) {
@@ -202,6 +221,7 @@ impl Bed {
 
     /// One step of sending to a peer; whether there was anything.
     pub(super) fn step(&mut self, peer: u32) -> bool {
+        self.settle_unless_slow();
         let Some(bytes) = self.rib.poll_transmit(PeerIndex(peer)) else {
             return false;
         };
@@ -232,6 +252,7 @@ impl Bed {
     }
 
     pub(super) fn poll_routes(&mut self, max: usize) -> usize {
+        self.settle_unless_slow();
         let changes = self.rib.poll_routes(max);
         for RouteChange {
             prefix,

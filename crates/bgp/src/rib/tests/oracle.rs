@@ -15,7 +15,9 @@ use crate::rib::PeerSession;
 pub(super) struct OraclePeer {
     pub(super) session: PeerSession,
     pub(super) up: bool,
-    /// What it announced, and whether that is from before its restart.
+    /// It is sending everything again.
+    pub(super) refreshing: bool,
+    /// What it announced, and whether that is from before its restart or refresh.
     pub(super) routes: BTreeMap<IpNet, (Attributes, bool)>,
 }
 

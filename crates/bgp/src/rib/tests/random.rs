@@ -289,6 +289,15 @@ enum Op {
     Kernel {
         max: usize,
     },
+    /// The peer sends everything again, or has sent it.
+    OwnRefresh {
+        peer: u32,
+        begin: bool,
+    },
+    /// Some of what concerns all routes is done.
+    Work {
+        looks: u32,
+    },
 }
 
 fn route() -> impl Strategy<Value = Route> {
@@ -387,6 +396,8 @@ fn op() -> impl Strategy<Value = Op> {
         1 => prop::sample::subsequence(vec![ROUTER_ID, OTHER_CLUSTER], 1..3).prop_map(Op::Clusters),
         16 => (peer(), 1..5_u8).prop_map(|(peer, steps)| Op::Send { peer, steps }),
         5 => (1..9_usize).prop_map(|max| Op::Kernel { max }),
+        2 => (peer(), any::<bool>()).prop_map(|(peer, begin)| Op::OwnRefresh { peer, begin }),
+        12 => (1..8_u32).prop_map(|looks| Op::Work { looks }),
     ]
 }
 
@@ -433,7 +444,11 @@ impl Pair {
         );
         let state = self.oracle.peers.get_mut(&peer).unwrap();
         state.up = false;
-        state.routes.retain(|_, (_, stale)| keep && !*stale);
+        // A refresh that is not over makes nothing worse.
+        let refreshing = std::mem::take(&mut state.refreshing);
+        state
+            .routes
+            .retain(|_, (_, stale)| keep && (refreshing || !*stale));
         for (_, stale) in state.routes.values_mut() {
             *stale = true;
         }
@@ -468,6 +483,7 @@ impl Pair {
             OraclePeer {
                 session,
                 up: true,
+                refreshing: false,
                 routes,
             },
         );
@@ -604,17 +620,67 @@ impl Pair {
             Op::Kernel { max } => {
                 self.bed.poll_routes(*max);
             }
+            Op::Work { looks } => {
+                self.bed.rib.set_turn(*looks);
+                self.bed.rib.work();
+                self.check_views();
+            }
+            Op::OwnRefresh { peer, begin } if self.is_up(*peer) => {
+                let (index, generation) = (PeerIndex(*peer), self.bed.generation(*peer));
+                let state = self.oracle.peers.get_mut(peer).unwrap();
+                let stale = state.routes.values().any(|(_, stale)| *stale);
+                for family in [Family::IPV4_UNICAST, Family::IPV6_UNICAST] {
+                    if *begin && (state.refreshing || !stale) {
+                        self.bed.rib.begin_refresh(index, generation, family);
+                    } else if !*begin {
+                        self.bed.rib.end_refresh(index, generation, family);
+                    }
+                }
+                if *begin && !stale && !state.refreshing {
+                    state.refreshing = true;
+                    state
+                        .routes
+                        .values_mut()
+                        .for_each(|(_, stale)| *stale = true);
+                } else if !*begin && std::mem::take(&mut state.refreshing) {
+                    state.routes.retain(|_, (_, stale)| !*stale);
+                }
+            }
             // To a peer that is down.
             Op::Announce { .. }
             | Op::Withdraw { .. }
             | Op::Ghost { .. }
             | Op::EndOfRib { .. }
+            | Op::OwnRefresh { .. }
             | Op::Send { .. } => {}
         }
     }
 
+    /// Whatever has yet to be done: paths that don't count are not shown, and those that do are shown as they count.
+    fn check_views(&self) {
+        for (peer, state) in &self.oracle.peers {
+            let index = PeerIndex(*peer);
+            let shown = self.bed.rib.routes_from(index, &Selection::All);
+            let shown: BTreeMap<IpNet, bool> = shown
+                .iter()
+                .map(|route| (route.prefix, route.paths[0].stale))
+                .collect();
+            let expected: BTreeMap<IpNet, bool> = state
+                .routes
+                .iter()
+                .map(|(prefix, (_, stale))| (*prefix, *stale))
+                .collect();
+            assert_eq!(shown, expected, "what is shown from peer {peer}");
+            let counted = [Family::IPV4_UNICAST, Family::IPV6_UNICAST]
+                .map(|family| self.bed.rib.counts(index, family).received);
+            assert_eq!(counted[0] + counted[1], expected.len());
+        }
+    }
+
     fn check(&mut self) {
+        self.bed.settle();
         self.bed.drain_all();
+        self.check_views();
         assert_eq!(self.bed.kernel, self.oracle.kernel(), "the kernel's routes");
         let up: Vec<u32> = self
             .oracle
@@ -670,8 +736,10 @@ proptest! {
     fn everyone_agrees_with_the_oracle(
         ops in prop::collection::vec(op(), 1..120),
         near_the_end in any::<bool>(),
+        slow in any::<bool>(),
     ) {
         let mut pair = Pair::new(if near_the_end { u32::MAX - 30 } else { 0 });
+        pair.bed.slow = slow;
         for (index, op) in ops.iter().enumerate() {
             pair.apply(op);
             if index % 40 == 39 {

@@ -95,9 +95,11 @@ fn a_new_policy_does_not_make_stale_routes_fresh() {
     let import = crate::policy::Policy::reject_all("closed");
     bed.rib
         .set_policies(PeerIndex(1), import, crate::policy::Policy::accept_all());
+    bed.settle();
     assert_eq!(stale(&bed), [true, true]);
     bed.rib
         .end_of_rib(PeerIndex(1), bed.generation(1), Family::IPV4_UNICAST);
+    bed.settle();
     assert_eq!(bed.rib.memory().paths, 0);
 }
 

@@ -26,6 +26,7 @@ fn learned(
 ) -> (Bed, Result<Attributes, Withheld>) {
     let mut bed = Bed::new();
     bed.rib.set_clusters(vec![ROUTER_ID, SECOND_CLUSTER]);
+    bed.settle();
     bed.up(1, from);
     bed.up(2, to);
     bed.announce(1, attributes, &[PREFIX]);
@@ -117,8 +118,10 @@ fn a_route_that_came_through_any_of_our_clusters_is_a_loop() {
     bed.announce(1, &through, &[PREFIX]);
     assert!(matches!(state(&bed), PathState::Best(_)));
     bed.rib.set_clusters(vec![ROUTER_ID, SECOND_CLUSTER]);
+    bed.settle();
     assert_eq!(state(&bed), PathState::Rejected(Rejected::ClusterLoop));
     bed.rib.set_clusters(vec![[7, 7, 7, 7].into()]);
+    bed.settle();
     assert!(matches!(state(&bed), PathState::Best(_)));
 }
 
