@@ -38,7 +38,7 @@ use trial::Trial;
 #[derive(Debug, Parser)]
 #[command(name = "lab-bgp")]
 struct Arguments {
-    /// Only these scenarios: full, ten, fanout, flap, mesh, storm. By default all.
+    /// Only these scenarios: full, starve, ten, fanout, flap, mesh, storm. By default all.
     scenarios: Vec<String>,
     /// Only these speakers: margay, bird, frr, openbgpd, gobgp, copy. By default all that a scenario is for.
     #[arg(long)]

@@ -36,7 +36,7 @@ const ASN: u32 = 64512;
 /// Longer than any subject takes that is worth waiting for.
 const LIMIT: Duration = Duration::from_secs(60);
 
-pub(crate) const SCENARIOS: [Scenario; 6] = [
+pub(crate) const SCENARIOS: [Scenario; 7] = [
     Scenario {
         name: "full",
         title: "an external peer sends 1,000,000 prefixes in 60,000 attribute sets, another is told them; then the first goes",
@@ -57,6 +57,18 @@ pub(crate) const SCENARIOS: [Scenario; 6] = [
         ],
         together: false,
         measure: table::full,
+    },
+    Scenario {
+        name: "starve",
+        title: "two peers send 1,000,000 prefixes each and go, while a third waits 3 s for a KEEPALIVE at most (one is due every second)",
+        columns: &[
+            column("longest gap learning, s", 2, &[Goal::AtMost(1.2)]),
+            column("longest gap losing, s", 2, &[Goal::AtMost(1.2)]),
+            column("until withdrawn, s", 2, &[]),
+        ],
+        subjects: &[(S::Margay, ALWAYS), (S::Bird, ALWAYS), (S::Frr, 1)],
+        together: false,
+        measure: table::starve,
     },
     Scenario {
         name: "ten",

@@ -26,9 +26,8 @@ const BUFFER: usize = 256 * 1024;
 const LOOK: Duration = Duration::from_millis(20);
 /// A refused dial is repeated after this.
 const REDIAL: Duration = Duration::from_millis(50);
-/// The hold time that all propose, in seconds.
+/// The hold time that all propose unless they are to [`hold`](Swarm::hold) another, in seconds.
 pub(crate) const HOLD_TIME: u16 = 90;
-const KEEPALIVE: Duration = Duration::from_secs(30);
 
 /// Names a member.
 pub(crate) type Id = usize;
@@ -99,6 +98,21 @@ impl Swarm {
         self.members
             .push(Member::new(address, asn, space, greeting));
         self.members.len() - 1
+    }
+
+    /// Has a member propose this hold time, in seconds.
+    pub(crate) fn hold(&mut self, id: Id, seconds: u16) {
+        self.members[id].hold(seconds);
+    }
+
+    /// From now on the longest time between two of the subject's KEEPALIVEs to this member is measured.
+    pub(crate) fn watch(&mut self, id: Id) {
+        self.members[id].watch(wait::now());
+    }
+
+    /// That time.
+    pub(crate) fn silence(&self, id: Id) -> Duration {
+        self.members[id].silence(wait::now())
     }
 
     /// Lets everybody dial, so many at once.
@@ -249,10 +263,17 @@ impl Swarm {
             if self.members[id].is_established() {
                 self.members[id].push_keepalive();
                 self.write(id)?;
-                self.keepalives.push_back((now + KEEPALIVE, id));
+                self.schedule(id, now);
             }
         }
         Ok(())
+    }
+
+    /// The member's next KEEPALIVE, among those of others in the order of their times.
+    fn schedule(&mut self, id: Id, now: Instant) {
+        let at = now + self.members[id].keepalive();
+        let place = self.keepalives.partition_point(|(other, _)| *other <= at);
+        self.keepalives.insert(place, (at, id));
     }
 
     fn connected(&mut self, id: Id) -> Result<()> {
@@ -274,7 +295,7 @@ impl Swarm {
         self.last_established = Some(now);
         self.members[id].greet();
         if !self.raw {
-            self.keepalives.push_back((now + KEEPALIVE, id));
+            self.schedule(id, now);
         }
         self.write(id)
     }

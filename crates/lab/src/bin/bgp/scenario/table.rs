@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use lab::wait;
@@ -30,6 +31,7 @@ const TEN_SETS: u32 = 5_000;
 /// How many feed the subject, and what they say: made once for all trials.
 type Feeds = LazyLock<Result<Vec<Octets>>>;
 static FULL_FEED: Feeds = LazyLock::new(|| feeds(FULL, FULL_SETS, 1));
+static TWO_FEEDS: Feeds = LazyLock::new(|| feeds(FULL, FULL_SETS, 2));
 static TEN_FEEDS: Feeds = LazyLock::new(|| feeds(TEN, TEN_SETS, 10));
 
 fn feeds(space: Space, sets: u32, peers: u8) -> Result<Vec<Octets>> {
@@ -90,6 +92,46 @@ pub(super) fn full(trial: &Trial) -> Result<Vec<f64>> {
             growth(&before, &full, FULL.prefixes),
             seconds(dropped, withdrawn),
             cpu(&full, &empty),
+        ])
+    })
+}
+
+/// How long a peer that may not be kept waiting waits at most, in seconds.
+const SHORT_HOLD: u16 = 3;
+
+pub(super) fn starve(trial: &Trial) -> Result<Vec<f64>> {
+    let feeds = made(&TWO_FEEDS)?;
+    trial.run(&topology(3), |subject, mut swarm| {
+        let [first, second, witness] =
+            [1, 2, 3].map(|peer| swarm.add(near(peer), asn(peer), FULL, None));
+        swarm.hold(witness, SHORT_HOLD);
+        swarm.dial(1);
+        swarm.run_until_established(LIMIT)?;
+        // One KEEPALIVE is there, whenever the next may come.
+        swarm.run(Duration::from_secs(SHORT_HOLD.into()), |_| false)?;
+        swarm.watch(witness);
+        swarm.expect([witness], FULL.prefixes);
+        for (feeder, feed) in [first, second].into_iter().zip(feeds) {
+            swarm.send(feeder, feed)?;
+        }
+        swarm.run_until_held(LIMIT)?;
+        subject.at_rest(&mut swarm, LIMIT)?;
+        let learning = swarm.silence(witness);
+
+        // The one that is left has all prefixes too, and goes in the midst of that.
+        swarm.watch(witness);
+        swarm.close(first);
+        swarm.expect([witness], 0);
+        swarm.run(Duration::from_millis(100), |_| false)?;
+        let dropped = wait::now();
+        swarm.close(second);
+        let withdrawn = swarm.run_until_held(LIMIT)?;
+        subject.at_rest(&mut swarm, LIMIT)?;
+        swarm.run(Duration::from_secs(1), |_| false)?;
+        Ok(vec![
+            learning.as_secs_f64(),
+            swarm.silence(witness).as_secs_f64(),
+            seconds(dropped, withdrawn),
         ])
     })
 }

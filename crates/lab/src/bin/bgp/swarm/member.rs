@@ -3,10 +3,11 @@
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use bgp_wire::{Capability, Context, Family, Message, Open, header};
+use lab::wait;
 use rustix::event::epoll::EventFlags;
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -54,6 +55,11 @@ pub(super) struct Member {
     held: Held,
     expected: Option<u32>,
     reached: Option<Instant>,
+    /// What it proposes, in seconds.
+    hold_time: u16,
+    /// When the subject's last KEEPALIVE came, and the longest that one was waited for.
+    heard_of: Option<Instant>,
+    silence: Duration,
 }
 
 impl Member {
@@ -71,7 +77,32 @@ impl Member {
             held: Held::new(space),
             expected: None,
             reached: None,
+            hold_time: HOLD_TIME,
+            heard_of: None,
+            silence: Duration::ZERO,
         }
+    }
+
+    /// Another hold time than the usual one.
+    pub(super) fn hold(&mut self, seconds: u16) {
+        self.hold_time = seconds;
+    }
+
+    /// How often it says that it is there.
+    pub(super) fn keepalive(&self) -> Duration {
+        Duration::from_secs(self.hold_time.into()) / 3
+    }
+
+    /// From now on the longest time between two KEEPALIVEs is measured anew.
+    pub(super) fn watch(&mut self, now: Instant) {
+        self.heard_of = Some(now);
+        self.silence = Duration::ZERO;
+    }
+
+    /// The longest time between two KEEPALIVEs, or since the last one.
+    pub(super) fn silence(&self, now: Instant) -> Duration {
+        let since = self.heard_of.map_or(Duration::ZERO, |at| now - at);
+        self.silence.max(since)
     }
 
     pub(super) fn socket(&self) -> Option<&Socket> {
@@ -153,7 +184,7 @@ impl Member {
         self.state = State::OpenSent;
         let open = Open {
             asn: self.asn,
-            hold_time: HOLD_TIME,
+            hold_time: self.hold_time,
             router_id: self.address,
             capabilities: vec![
                 Capability::Multiprotocol(Family::IPV4_UNICAST),
@@ -267,6 +298,12 @@ impl Member {
                 Ok(Heard::Answer)
             }
             (4, State::OpenConfirm) => Ok(Heard::Up),
+            (4, State::Established) => {
+                let now = wait::now();
+                self.silence = self.silence(now);
+                self.heard_of = Some(now);
+                Ok(Heard::Nothing)
+            }
             (3, _) => {
                 let notification = match header::decode(message, &Context::default()) {
                     Ok(Message::Notification(notification)) => notification.to_string(),
