@@ -119,7 +119,8 @@ async fn follow(
             }
         }
     };
-    tokio::time::timeout(PATIENCE, following)
+    // Hundreds of thousands, in some tests.
+    tokio::time::timeout(PATIENCE * 10, following)
         .await
         .expect("the routes come");
 }
