@@ -238,6 +238,7 @@ fn external(host: u8, asn: u32) -> PeerSession {
         },
         families: vec![Family::IPV4_UNICAST],
         retained: Vec::new(),
+        restarted: false,
         rules: Rules::default(),
         import: Policy::accept_all(),
         export: Policy::accept_all(),

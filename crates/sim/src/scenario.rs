@@ -46,7 +46,8 @@ pub fn run(seed: u64, log: bool) -> Result<Summary, (Violation, Vec<String>)> {
     scenario.finish(result)
 }
 
-/// Lets speakers of a random network restart gracefully, one after the other: packets find their way all the while.
+/// Lets speakers of a random network restart gracefully, one, several or all at once: packets find their way all the while,
+/// nobody's route to anything is missing at any moment, and none is stale in the end.
 ///
 /// # Errors
 ///
@@ -396,6 +397,9 @@ impl Scenario {
         let restart = Duration::from_secs(120);
         self.topology
             .each_peer(|_, _, peer| peer.graceful_restart = Some(restart));
+        for config in &mut self.topology.configs {
+            config.selection_deferral = restart;
+        }
         for (node, config) in (0..).map(NodeId).zip(self.topology.configs.clone()) {
             self.net.configure(node, |old| *old = config);
             self.net.boot(node);
@@ -406,16 +410,19 @@ impl Scenario {
             self.ways.extend(routes.map(|(block, _)| (node, block)));
         }
         for _ in 0..self.random.u32(1..=4) {
-            let (node, hard) = (self.node(), self.random.bool());
-            let pauses = [
-                self.pause(Duration::from_secs(5)),
-                self.pause(Duration::from_secs(10)),
-            ];
-            self.forward(pauses[0])?;
-            self.net.kill(node, hard);
-            self.forward(pauses[1])?;
-            self.start(node);
-            self.faults += 1;
+            let mut nodes = self.restarting();
+            for node in &nodes {
+                let (pause, hard) = (self.pause(Duration::from_secs(5)), self.random.bool());
+                self.forward(pause)?;
+                self.net.kill(*node, hard);
+            }
+            self.random.shuffle(&mut nodes);
+            for node in nodes {
+                let pause = self.pause(Duration::from_secs(10));
+                self.forward(pause)?;
+                self.start(node);
+                self.faults += 1;
+            }
             // A second restart before the first one's End-of-RIB costs routes by RFC 4724 §4.2.
             let end = self.net.now() + UP_TIME;
             while !(check::all_up(&self.net) && check::nothing_stale(&self.net)) {
@@ -429,6 +436,21 @@ impl Scenario {
             self.forward(pause)?;
         }
         self.settle()
+    }
+
+    /// Who restarts at once: one node, a few, all that others' routes come from, or all that there are.
+    fn restarting(&mut self) -> Vec<NodeId> {
+        let mut nodes: Vec<NodeId> = self.net.nodes().collect();
+        self.random.shuffle(&mut nodes);
+        match self.random.u8(0..6) {
+            0 | 1 => nodes.truncate(1),
+            2 | 3 => nodes.truncate(self.random.usize(1..=nodes.len())),
+            4 if !self.topology.transit.is_empty() => {
+                nodes.retain(|node| self.topology.transit.contains(node));
+            }
+            _ => {}
+        }
+        nodes
     }
 
     /// Lets time pass while packets find their way from everywhere to wherever there was one.
@@ -491,6 +513,7 @@ fn random_conditions(random: &mut fastrand::Rng) -> Conditions {
     conditions.loss = [0, 0, 20, 200][random.usize(0..4)];
     conditions.window = [64, 1_000, 10_000, 256 * 1024][random.usize(0..4)];
     conditions.read_sizes = [[1, 40], [1, 5_000], [64 * 1024, 64 * 1024]][random.usize(0..3)];
+    conditions.looks = [3, 10, 1 << 16][random.usize(0..3)];
     conditions.turn = [
         micros(20),
         [micros(100), micros(50_000)][random.usize(0..2)],

@@ -8,6 +8,18 @@ const PEERS: u8 = 5;
 /// Peers that have all prefixes.
 const SOURCES: [u8; 2] = [51, 52];
 
+fn all_prefixes(host: u8) -> BTreeMap<IpNet, Attributes> {
+    let attributes = Attributes {
+        next_hop: Some(next_hop(host)),
+        ..Attributes::originated()
+    };
+    let prefix = |n: u32| {
+        let net = Ipv4Addr::from(0x1400_0000 + (n << 8));
+        (IpNet::new(net.into(), 24).unwrap(), attributes.clone())
+    };
+    (0..PREFIXES).map(prefix).collect()
+}
+
 #[tokio::test]
 async fn walks_through_all_routes_end_no_session() {
     let port = 17940;
@@ -46,16 +58,7 @@ async fn walks_through_all_routes_end_no_session() {
         };
         let mut config = speaker(host, asn, &[(50, to_hub)], &[]);
         if SOURCES.contains(&host) {
-            let attributes = Attributes {
-                next_hop: Some(next_hop(host)),
-                ..Attributes::originated()
-            };
-            config.originated = (0..PREFIXES)
-                .map(|n| {
-                    let net = Ipv4Addr::from(0x1400_0000 + (n << 8));
-                    (IpNet::new(net.into(), 24).unwrap(), attributes.clone())
-                })
-                .collect();
+            config.originated = all_prefixes(host);
         }
         spokes.push(bgp_net::spawn(config, &Listen::default(), false).unwrap().0);
     }

@@ -179,7 +179,9 @@ pub(super) fn build(
         if !fresh && !record.has(CHANGED) {
             continue;
         }
-        let best = table.best(net);
+        let best = table
+            .best(net)
+            .filter(|(_, source)| exporter.tells(*source));
         let bucket = best.and_then(|(id, source)| builder.bucket(id, source, table.prefix(net)));
         let told = out.may.has(net);
         if let (Some(bucket), Some((_, source))) = (bucket, best) {

@@ -84,6 +84,8 @@ pub(super) struct GroupKey {
     extended_next_hop: bool,
     pub(super) context: Context,
     pub(super) policy: Policy,
+    /// Both sides wait for routes: what is known is told before it is all.
+    pub(super) early: bool,
 }
 
 impl GroupKey {
@@ -135,6 +137,7 @@ impl GroupKey {
             extended_next_hop: session.extended_next_hop,
             context: session.context,
             policy: session.export.clone(),
+            early: session.restarted,
         }
     }
 }
@@ -145,9 +148,16 @@ pub(super) struct Exporter<'a> {
     pub(super) key: &'a GroupKey,
     pub(super) peers: &'a Peers,
     pub(super) family: Family,
+    /// Routes are not chosen yet, and our own need no choice.
+    pub(super) own_only: bool,
 }
 
 impl Exporter<'_> {
+    /// Whether anybody is told yet what comes from there.
+    pub(super) fn tells(&self, source: PeerIndex) -> bool {
+        !self.own_only || source == PeerIndex::LOCAL
+    }
+
     /// What comes before policy: where the route is from, and the well-known communities.
     pub(super) fn gate(&self, attributes: &Attributes, source: PeerIndex) -> Result<(), Withheld> {
         let has = |community| attributes.communities.contains(&community);

@@ -86,6 +86,9 @@ pub(super) struct GroupOut {
     cache: VecDeque<Arc<Chunk>>,
 }
 
+/// How many chunks are made before one that says anything to a peer, in one turn.
+const BUILDS: usize = 16;
+
 /// Bounds on the chunks that a group keeps for others.
 const CACHED_CHUNKS: usize = 64;
 const CACHED_OCTETS: usize = 2 << 20;
@@ -240,6 +243,15 @@ impl Table {
         }
     }
 
+    /// Every reader starts anew: what it was told was not all of it.
+    pub(super) fn begin_anew(&mut self) {
+        self.drop_caches();
+        for peer in (0..).take(self.readers.len()).map(PeerIndex) {
+            self.restart(peer);
+        }
+        self.postpone_end_of_rib();
+    }
+
     /// End-of-RIB follows all that there is now, not only what there was when the reader came.
     pub(super) fn postpone_end_of_rib(&mut self) {
         let version = self.list.version();
@@ -260,7 +272,7 @@ impl Table {
     pub(super) fn is_behind(&self, peer: PeerIndex) -> bool {
         self.reader(peer).is_some_and(|reader| {
             reader.chunk.is_some()
-                || reader.end_of_rib.is_some()
+                || (reader.end_of_rib.is_some() && !self.holds_end_of_rib)
                 || reader.refresh_wanted
                 || reader.end_of_refresh.is_some()
                 || self
@@ -277,7 +289,7 @@ impl Table {
         exporter: &Exporter<'_>,
         peer: PeerIndex,
     ) -> Option<(Bytes, u32)> {
-        loop {
+        for _ in 0..BUILDS {
             let reader = self.reader_mut(peer)?;
             if let Some((chunk, stage)) = reader.chunk.as_mut() {
                 if let Some(piece) = chunk.piece(peer, stage) {
@@ -302,14 +314,22 @@ impl Table {
             }
             self.collect();
         }
+        // So much that says nothing to this peer.
+        self.cut_short = true;
+        None
     }
 
     /// The End-of-RIB, BoRR or EoRR that is due now that a reader has come to version `at`.
     fn mark(&mut self, peer: PeerIndex, at: u32, more: bool) -> Option<Bytes> {
         let family = self.family;
         let due = |due: u32| !more || at >= due;
+        let holds = self.holds_end_of_rib;
         let reader = self.reader_mut(peer)?;
         let mut message = Vec::new();
+        if holds {
+            // Nor is there a refresh before it.
+            return None;
+        }
         if reader.end_of_rib.is_some_and(due) {
             reader.end_of_rib = None;
             encode_end_of_rib(family, &mut message);

@@ -142,7 +142,8 @@ impl Rib {
 
     /// A session came up. Routes that an earlier session of the peer left stay stale where the peer retained them
     /// ([`PeerSession::retained`]), and go otherwise.
-    pub fn peer_up(&mut self, peer: PeerIndex, generation: Generation, session: PeerSession) {
+    pub fn peer_up(&mut self, peer: PeerIndex, generation: Generation, mut session: PeerSession) {
+        session.restarted &= self.deferred;
         if self.peers.get(peer).is_some_and(|peer| peer.up) {
             // Its end got lost; without news of it nothing says that the routes may stay.
             self.end(peer, DownKind::Drop);
@@ -396,22 +397,35 @@ impl Rib {
         }
     }
 
-    /// Selection deferral (RFC 4724 §4.1): while set, nobody is told anything and the kernel is given nothing.
+    /// Selection deferral (RFC 4724 §4.1): while set, peers are told our own routes, which need no selection, and nothing
+    /// else, and the kernel is given nothing. Peers that [have restarted](PeerSession::restarted) as well, and hold nothing
+    /// of ours that something worse could replace, are told all that is known: they may know others that wait for it. End-of-RIB is [held](Self::hold_end_of_rib) meanwhile.
     pub fn defer(&mut self, deferred: bool) {
         if std::mem::replace(&mut self.deferred, deferred) && !deferred {
+            for peer in self.peers.restarted() {
+                self.change_session(peer, |session| session.restarted = false);
+            }
             for table in &mut self.tables {
+                table.begin_anew();
+            }
+        }
+        self.hold_end_of_rib(deferred);
+    }
+
+    /// While set, nobody is told End-of-RIB: what is known is not all yet (RFC 4724 §4.1).
+    pub fn hold_end_of_rib(&mut self, hold: bool) {
+        for table in &mut self.tables {
+            if std::mem::replace(&mut table.holds_end_of_rib, hold) && !hold {
                 table.postpone_end_of_rib();
             }
         }
     }
 
-    /// The next octets for a peer: one or more whole messages. `None` when it has been told everything.
+    /// The next octets for a peer: one or more whole messages. `None` when it has been told everything, or when more was looked
+    /// at than one turn allows: then there is [`work`](Self::work), after which it is to be asked again.
     ///
     /// Readers of one update group share what is returned, so it is cheap to keep until it is written.
     pub fn poll_transmit(&mut self, peer: PeerIndex) -> Option<Bytes> {
-        if self.deferred {
-            return None;
-        }
         let group = self.peers.get(peer).filter(|peer| peer.up)?.group;
         let Self {
             attrs,
@@ -419,14 +433,17 @@ impl Rib {
             tables,
             groups,
             decision,
+            deferred,
             ..
         } = self;
         let (key, _) = groups.groups.get(group)?;
+        let own_only = *deferred && !key.early;
         let (bytes, messages) = tables.iter_mut().find_map(|table| {
             let exporter = Exporter {
                 key,
                 peers,
                 family: table.family,
+                own_only,
             };
             let facts = Facts {
                 attrs,
@@ -445,7 +462,7 @@ impl Rib {
     /// Whether [`poll_transmit`](Self::poll_transmit) may have something for the peer.
     #[must_use]
     pub fn has_news(&self, peer: PeerIndex) -> bool {
-        !self.deferred && self.tables.iter().any(|table| table.is_behind(peer))
+        self.tables.iter().any(|table| table.is_behind(peer))
     }
 
     /// Nobody asks [`poll_routes`](Self::poll_routes) any more: nothing is kept for whoever would. Who asks again is told

@@ -59,6 +59,8 @@ pub struct PeerSession {
     /// The families whose stale routes from before a restart stay until the peer's End-of-RIB: those for which it
     /// said that it kept forwarding (RFC 4724 §4.2).
     pub retained: Vec<Family>,
+    /// It said that it has restarted, and still waits for routes (RFC 4724 §3): while we do so too, it is told all that we know.
+    pub restarted: bool,
     /// What is done with its routes beside policy.
     pub rules: Rules,
     /// Applied to what it sends.
@@ -176,9 +178,18 @@ impl Peers {
 
     /// Those of our own AS.
     pub(super) fn internal(&self) -> Vec<PeerIndex> {
+        self.those(|session| session.ibgp)
+    }
+
+    /// Those that had restarted as we had.
+    pub(super) fn restarted(&self) -> Vec<PeerIndex> {
+        self.those(|session| session.restarted)
+    }
+
+    fn those(&self, which: impl Fn(&PeerSession) -> bool) -> Vec<PeerIndex> {
         (0..)
             .zip(&self.slots)
-            .filter(|(_, peer)| peer.as_ref().is_some_and(|peer| peer.session.ibgp))
+            .filter(|(_, peer)| peer.as_ref().is_some_and(|peer| which(&peer.session)))
             .map(|(index, _)| PeerIndex(index))
             .collect()
     }

@@ -42,6 +42,10 @@ pub(super) struct Table {
     tombstones: VecDeque<(u32, u32)>,
     /// There may be more of them to be freed.
     pub(super) uncollected: bool,
+    /// Nobody is told End-of-RIB yet.
+    pub(super) holds_end_of_rib: bool,
+    /// A reader had more to look at than one turn allows.
+    pub(super) cut_short: bool,
     /// What has all nets looked at.
     pub(super) walk: Walk,
     /// The highest version of a tombstone that was freed.
@@ -76,6 +80,8 @@ impl Table {
             list: ChangeList::new(),
             tombstones: VecDeque::new(),
             uncollected: false,
+            holds_end_of_rib: false,
+            cut_short: false,
             walk: Walk::default(),
             last_freed: 0,
             moves: 0,

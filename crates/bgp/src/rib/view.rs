@@ -163,6 +163,7 @@ impl Rib {
                         reader.chunk.is_some()
                             || seen < table.nets[net].version
                             || table.walk.is_under_way()
+                            || self.deferred
                     }),
                 }
             })
@@ -379,6 +380,7 @@ impl Rib {
             key,
             peers: &self.peers,
             family: table.family,
+            own_only: false,
         };
         let mut attributes = self.attrs.decode(id);
         exporter.gate(&attributes, source)?;

@@ -110,7 +110,8 @@ impl Rib {
     /// Whether there is something for [`work`](Self::work) to do.
     #[must_use]
     pub fn has_work(&self) -> bool {
-        let busy = |table: &Table| table.walk.is_under_way() || table.uncollected;
+        let busy =
+            |table: &Table| table.walk.is_under_way() || table.uncollected || table.cut_short;
         self.tables.iter().any(busy)
     }
 
@@ -151,6 +152,8 @@ impl Rib {
             let (table, mut world) = self.table(slot);
             let done = table.go_round(&mut world, identity, &mut budget);
             table.collect();
+            // Whoever was cut short is asked again.
+            table.cut_short = false;
             self.finish(slot, &done);
         }
         self.clusters = clusters;

@@ -60,6 +60,10 @@ impl Routes for PeerRoutes<'_> {
             context: negotiated.context,
             families: negotiated.families.clone(),
             retained: negotiated.forwarding().to_vec(),
+            restarted: negotiated
+                .graceful_restart
+                .as_ref()
+                .is_some_and(|restart| restart.restarted),
             rules: peer.rules,
             import: peer.import.clone(),
             export: peer.export.clone(),

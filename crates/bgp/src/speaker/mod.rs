@@ -92,8 +92,8 @@ pub struct Speaker {
 impl Speaker {
     /// A speaker that begins to dial at once.
     ///
-    /// `restarting`: a predecessor's routes are in the kernel and have been forwarding; peers are told so, and nothing
-    /// is sent or installed before their routes are known again (RFC 4724 §4.1). `seed` drives every jitter.
+    /// `restarting`: a predecessor's routes are in the kernel and have been forwarding; peers are told so, and nothing but our own
+    /// routes is sent or installed before theirs are known again (RFC 4724 §4.1). `seed` drives every jitter.
     #[must_use]
     pub fn new(config: SpeakerConfig, restarting: bool, seed: u64, now: Instant) -> Self {
         let mut speaker = Self {
@@ -199,9 +199,14 @@ impl Speaker {
     /// Bytes from a connection. Bounded work for bounded bytes: hand over chunks, and serve timers in between. What follows for
     /// any number of routes, if a session ends by it say, is done in turns: see [`handle_timeout`](Self::handle_timeout).
     pub fn handle_data(&mut self, conn: ConnId, data: &[u8], now: Instant) {
+        let changed = std::mem::take(&mut self.rib_changed);
         self.with_session(conn.peer, |session, routes| {
             session.handle_data(conn, data, now, routes)
         });
+        if self.rib_changed {
+            self.restart.heard(conn.peer, now);
+        }
+        self.rib_changed |= changed;
         self.retire(conn.peer, now);
         self.begin_work(now);
         self.check_sync(now);
@@ -388,10 +393,15 @@ impl Speaker {
             .filter_map(|(slot, peer)| Some((u32::try_from(slot).ok()?, &peer.session)));
         if self.restart.finish(now, sessions) {
             self.rib.defer(false);
+            self.rib.hold_end_of_rib(true);
             self.rib_changed = true;
             for (_, peer) in &mut self.peers {
                 peer.session.set_restart(self.restart.local());
             }
+        }
+        if self.restart.complete(now) {
+            self.rib.hold_end_of_rib(false);
+            self.rib_changed = true;
         }
         if self.restart.settle(self.config.complete, now) {
             self.events.push_back(Event::Synced);

@@ -8,17 +8,22 @@ use crate::session::open::LocalRestart;
 
 /// How long a peer that we cannot reach holds up the choice of routes.
 const ABSENT_TIME: Duration = Duration::from_secs(15);
-/// How long a peer that has restarted too does so. It may wait for our End-of-RIB as we wait for its own, and RFC 4724
-/// §4.1 excludes it to avoid that; yet mostly it does have something to tell.
+/// How long a peer that has restarted too holds up the choice of routes. It may wait for our End-of-RIB as we wait for its own, and
+/// RFC 4724 §4.1 excludes it to avoid that; yet mostly it does have something to tell.
 const RESTARTED_TIME: Duration = Duration::from_secs(3);
+/// How long such peers hold up our End-of-RIB after each word of theirs: longer than they wait for one that is absent. Whoever holds
+/// our routes for us would drop them at an End-of-RIB that comes before they are known again.
+const QUIET_TIME: Duration = Duration::from_secs(20);
 /// How often we look for either.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// From the start until every peer has told its routes, or time is up.
 ///
-/// Two things wait, for different times. Routes are chosen and told to others once all peers that can be reached have told
-/// theirs: others' patience with us is limited. What the kernel has from before stays longer, for as long as a peer that
-/// can't be reached may be restarting itself: it goes on forwarding meanwhile.
+/// Three things wait, for different times. Routes are chosen and told to others once all peers that can be reached have told
+/// theirs: others' patience with us is limited. Where some of these have restarted too and are not done, End-of-RIB
+/// waits until they are, or have been silent for a while: what they learn from each other comes over any number of hops. What the
+/// kernel has from before stays longer, for as long as a peer that can't be reached may be restarting itself: it goes on
+/// forwarding meanwhile. Our own routes need no choice, and don't wait.
 #[derive(Debug)]
 pub(super) struct Restart {
     restarting: bool,
@@ -26,6 +31,12 @@ pub(super) struct Restart {
     settled: bool,
     /// Peers whose routes are still to come, as far as choosing routes waits for them.
     waiting: BTreeSet<u32>,
+    /// Peers that have restarted too, and had not told all when routes were chosen.
+    unfinished: BTreeSet<u32>,
+    /// From when on these are not waited for, unless they go on telling.
+    quiet: Instant,
+    /// Nothing holds up End-of-RIB any more.
+    complete: bool,
     /// Peers whose routes are still to come, and until when they may be restarting.
     outstanding: BTreeMap<u32, Instant>,
     /// Selection_Deferral_Timer.
@@ -43,6 +54,9 @@ impl Restart {
             synced: false,
             settled: false,
             waiting: BTreeSet::new(),
+            unfinished: BTreeSet::new(),
+            quiet: now,
+            complete: false,
             outstanding: BTreeMap::new(),
             deferral: now + deferral,
             absent: now + ABSENT_TIME,
@@ -76,12 +90,20 @@ impl Restart {
 
     pub(super) fn removed(&mut self, peer: u32) {
         self.waiting.remove(&peer);
+        self.unfinished.remove(&peer);
         self.outstanding.remove(&peer);
+    }
+
+    /// A peer has told a route.
+    pub(super) fn heard(&mut self, peer: u32, now: Instant) {
+        if !self.complete && self.unfinished.contains(&peer) {
+            self.quiet = now + QUIET_TIME;
+        }
     }
 
     /// Looks at a session in which something happened.
     pub(super) fn observe(&mut self, peer: u32, session: &Session) {
-        if !self.settled && session.is_synced() {
+        if !(self.settled && self.complete) && session.is_synced() {
             self.removed(peer);
         } else if !self.synced && session.promises_no_end_of_rib() {
             // It has dropped our routes, and waits for nothing but us (RFC 4724 §4.1 excludes it). What the kernel has
@@ -103,17 +125,27 @@ impl Restart {
             self.look = now + LOOK_INTERVAL;
             for (peer, session) in sessions {
                 let absent = now >= self.absent && session.is_unreachable();
-                if absent
-                    || session
-                        .restarted_for(now)
-                        .is_some_and(|time| time >= RESTARTED_TIME)
-                {
-                    self.waiting.remove(&peer);
+                let restarted = session
+                    .restarted_for(now)
+                    .is_some_and(|time| time >= RESTARTED_TIME);
+                let waited_for = (absent || restarted) && self.waiting.remove(&peer);
+                if waited_for && restarted {
+                    self.unfinished.insert(peer);
                 }
             }
         }
         self.synced = self.waiting.is_empty() || now >= self.deferral;
+        self.quiet = now + QUIET_TIME;
         self.synced
+    }
+
+    /// Whether End-of-RIB, held up until now, is due from now on.
+    pub(super) fn complete(&mut self, now: Instant) -> bool {
+        if !self.synced || self.complete {
+            return false;
+        }
+        self.complete = self.unfinished.is_empty() || now >= self.quiet.min(self.deferral);
+        self.complete
     }
 
     /// Whether what is from before need not be kept any longer, from now on. `complete`: all peers are known.
@@ -135,8 +167,13 @@ impl Restart {
         if !self.synced {
             return Some((self.deferral.min(self.look), "selection deferral"));
         }
+        let quiet = (!self.complete).then(|| self.quiet.min(self.deferral));
         // While the configuration is not complete there may be nobody left: then nothing is waited for but that.
-        let (_, until) = self.outstanding.first_key_value()?;
-        (!self.settled).then_some((*until, "peers that may be restarting"))
+        let outstanding = self.outstanding.first_key_value();
+        let until = outstanding
+            .filter(|_| !self.settled)
+            .map(|(_, until)| *until);
+        let at = quiet.into_iter().chain(until).min()?;
+        Some((at, "peers that may be restarting"))
     }
 }

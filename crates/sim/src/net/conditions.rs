@@ -19,6 +19,8 @@ pub struct Conditions {
     pub read_sizes: [usize; 2],
     /// How long a process takes to get its turn.
     pub turn: [Duration; 2],
+    /// How many routes and paths a speaker looks at in a turn, where something concerns all.
+    pub looks: u32,
     cuts: BTreeSet<(NodeId, NodeId)>,
 }
 
@@ -31,6 +33,7 @@ impl Default for Conditions {
             window: 256 * 1024,
             read_sizes: [64 * 1024; 2],
             turn: [Duration::from_micros(20), Duration::from_micros(100)],
+            looks: 1 << 16,
             cuts: BTreeSet::new(),
         }
     }

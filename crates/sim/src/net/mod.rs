@@ -278,7 +278,8 @@ impl Net {
         if restarting {
             host.fib.inherit();
         }
-        let speaker = Speaker::new(host.config.clone(), restarting, seed, now);
+        let mut speaker = Speaker::new(host.config.clone(), restarting, seed, now);
+        speaker.set_turn(self.conditions.looks);
         host.process = Some(Process::new(speaker));
         host.mailbox = Some(Mailbox::default());
         self.log(|| format!("{node}: starts, restarting: {restarting}"));

@@ -354,22 +354,32 @@ fn a_peer_that_moves_in_is_untold_too() {
 }
 
 #[test]
-fn deferral_holds_everything_back() {
+fn deferral_holds_everything_back_but_our_own_routes() {
     let mut bed = Bed::new();
     bed.rib.defer(true);
+    bed.rib
+        .set_originated([(net("10.9.0.0/24"), Attributes::originated())].into());
     bed.up(1, external(1, 65001));
     bed.up(2, external(2, 65002));
     bed.announce(1, &via(1, &[65001]), &["10.0.0.0/24"]);
     bed.drain_all();
     assert!(bed.kernel.is_empty());
-    assert_eq!(bed.listeners[&2].updates, 0);
+    assert_eq!(bed.told(2), ["10.9.0.0/24"]);
+    assert!(bed.listeners[&2].ends.is_empty());
+    // One that is not ours any more is taken back, though it may be known from others.
+    bed.announce(1, &via(1, &[65001]), &["10.9.0.0/24", "10.9.1.0/24"]);
+    bed.rib
+        .set_originated([(net("10.9.1.0/24"), Attributes::originated())].into());
+    assert_eq!(bed.told(2), ["10.9.1.0/24"]);
     bed.rib.defer(false);
+    bed.rib.hold_end_of_rib(true);
     bed.drain_all();
-    assert_eq!(bed.kernel.len(), 1);
-    assert_eq!(
-        (bed.listeners[&2].routes.len(), bed.listeners[&2].ends.len()),
-        (1, 2)
-    );
+    assert_eq!(bed.kernel.len(), 2);
+    assert_eq!(bed.told(2), ["10.0.0.0/24", "10.9.0.0/24", "10.9.1.0/24"]);
+    assert!(bed.listeners[&2].ends.is_empty(), "more is to come");
+    bed.rib.hold_end_of_rib(false);
+    bed.drain_all();
+    assert_eq!(bed.listeners[&2].ends.len(), 2);
 }
 
 #[test]

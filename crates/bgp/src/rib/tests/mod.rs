@@ -55,6 +55,7 @@ pub(super) fn external(host: u8, asn: u32) -> PeerSession {
         context: context(false),
         families: vec![Family::IPV4_UNICAST, Family::IPV6_UNICAST],
         retained: Vec::new(),
+        restarted: false,
         rules: Rules::default(),
         import: Policy::accept_all(),
         export: Policy::accept_all(),
@@ -239,7 +240,7 @@ impl Bed {
     }
 
     pub(super) fn drain(&mut self, peer: u32) -> &Listener {
-        while self.step(peer) {}
+        while self.step(peer) || self.rib.has_news(PeerIndex(peer)) {}
         &self.listeners[&peer]
     }
 
