@@ -98,7 +98,7 @@ fn inside(command: &Command) -> Command {
     inside
 }
 
-fn unit_tests() -> Command {
+pub(crate) fn unit_tests() -> Command {
     let mut command = cargo();
     command.args([
         "test",
@@ -112,7 +112,7 @@ fn unit_tests() -> Command {
 }
 
 /// Integration tests, of the crates that need the kernel or of all others: `--test NAME` each.
-fn targets(kernel: bool) -> Result<Vec<String>> {
+pub(crate) fn targets(kernel: bool) -> Result<Vec<String>> {
     let metadata = MetadataCommand::new()
         .current_dir(root())
         .no_deps()

@@ -10,6 +10,7 @@ mod check;
 mod packages;
 mod run;
 mod suites;
+mod vm;
 
 #[cfg(test)]
 mod graph;
@@ -53,6 +54,14 @@ enum Command {
     },
     /// Format, clippy, documentation, unit tests, crate graph, licences: no root, no namespaces.
     Check,
+    /// Runs a command on Debian's kernel under qemu, with this machine's root as its own, read-only.
+    Vm {
+        /// The command, as for a shell: `uname -r`, or a test program with its arguments.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        command: Vec<String>,
+    },
+    /// Runs what concerns the kernel on Debian's under qemu: a part of `test`.
+    SecondKernel,
     /// Installs the other speakers, has a session of every kind with each, and writes docs/interop.md.
     Interop,
     /// Measures, beside a reference in the same run.
@@ -83,11 +92,19 @@ fn run(command: Command) -> Result<bool> {
             check::kernel(&mut session)?;
             suites::simulation(&mut session)?;
             suites::run(&mut session, !no_install)?;
+            vm::suites(&mut session, !no_install)?;
             Ok(session.close())
         }
         Command::Check => {
             let mut session = Session::new();
             check::run(&mut session, false)?;
+            Ok(session.close())
+        }
+        Command::Vm { command } => machine(&command),
+        Command::SecondKernel => {
+            let mut session = Session::new();
+            packages::provide(&mut session, true)?;
+            vm::suites(&mut session, true)?;
             Ok(session.close())
         }
         Command::Interop => {
@@ -98,6 +115,16 @@ fn run(command: Command) -> Result<bool> {
         }
         Command::Bench { filter } => bench::run(filter.as_deref()),
     }
+}
+
+fn machine(command: &[String]) -> Result<bool> {
+    let kernel = vm::unpack()?;
+    let words: Vec<String> = command.iter().map(|word| vm::quote(word)).collect();
+    let status = vm::run(&kernel, &words.join(" "), |line| println!("{line}"))?;
+    if status != 0 {
+        println!("exit status {status}");
+    }
+    Ok(status == 0)
 }
 
 fn demo(tor: Option<&str>, keep: bool) -> Result<bool> {

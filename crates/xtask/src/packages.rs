@@ -23,6 +23,9 @@ const WANTED: &[(&str, &str)] = &[
     ("containerd", "containerd"),
     ("runc", "runc"),
     ("busybox", "busybox-static"),
+    ("cpio", "cpio"),
+    ("depmod", "kmod"),
+    ("qemu-system-x86_64", "qemu-system-x86"),
 ];
 
 /// The driver of `libcni`, the library by which runtimes call plugins. No package has it.

@@ -78,6 +78,13 @@ impl Session {
         self.note(name, now(), Outcome::Skipped(reason));
     }
 
+    /// A step that had to run and could not.
+    pub(crate) fn fail(&mut self, name: &str, reason: &str) {
+        println!("\n=== {name}\nerror: {reason}");
+        self.tests.failed += 1;
+        self.note(name, now(), Outcome::Failed);
+    }
+
     fn note(&mut self, name: &str, start: Instant, outcome: Outcome) {
         self.steps.push((name.to_owned(), start.elapsed(), outcome));
     }
