@@ -11,6 +11,7 @@
 //! | [`op`] | single changes to the kernel, and how they can fail |
 //! | [`mod@plan`] | all differences between two states at once |
 //! | [`reconciler`] | the same key by key, as changes come, with retries |
+//! | [`tunnel`] | tunnel devices: what they should be like, and the operations that make them so |
 //! | [`status`] | routes as an operator reads them |
 #![forbid(unsafe_code)]
 
@@ -26,6 +27,7 @@ pub mod route;
 mod slots;
 pub mod status;
 mod table;
+pub mod tunnel;
 
 pub use event::{Event, RouteAction, RouteEvent};
 pub use firewall::Firewall;
@@ -36,6 +38,7 @@ pub use plan::plan;
 pub use reconciler::{Counters, Reconciler};
 pub use route::{NextHop, Route, RouteKey, RouteKind};
 pub use status::{RouteState, RouteStatus, Summary};
+pub use tunnel::{Tunnel, TunnelKind, TunnelOp, TunnelParameters};
 
 /// The route protocol that marks what is ours (`rtm_protocol`, `ip route … proto 77`).
 pub const ROUTE_PROTOCOL: u8 = 77;

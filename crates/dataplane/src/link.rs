@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::{Event, ROUTE_PROTOCOL, RouteAction, RouteEvent};
+use crate::{Event, ROUTE_PROTOCOL, RouteAction, RouteEvent, TunnelParameters};
 
 /// `RT_TABLE_MAIN`.
 const MAIN: u32 = 254;
@@ -34,6 +34,8 @@ pub struct Link {
     pub mtu: u32,
     /// MAC address, empty where the link has none.
     pub mac: Vec<u8>,
+    /// What a tunnel is like, where it is of a kind that we use.
+    pub tunnel: Option<TunnelParameters>,
     /// Its addresses with the length of their subnet.
     pub addresses: Vec<IpNet>,
 }

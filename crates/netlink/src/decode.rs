@@ -5,7 +5,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use dataplane::{Link, LinkIndex, Neighbour, NeighbourKey, NextHop, Route, RouteKey, RouteKind};
+use dataplane::{
+    Link, LinkIndex, Neighbour, NeighbourKey, NextHop, Route, RouteKey, RouteKind, TunnelParameters,
+};
 use ipnet::IpNet;
 use smallvec::SmallVec;
 
@@ -19,6 +21,20 @@ const RTNH_F_ONLINK: u8 = 4;
 const NDA_PROTOCOL: u16 = 12;
 /// `IFLA_INFO_KIND`.
 const IFLA_INFO_KIND: u16 = 1;
+/// `IFLA_INFO_DATA`.
+const IFLA_INFO_DATA: u16 = 2;
+/// `IFLA_IPTUN_*` (linux/if_tunnel.h).
+mod iptun {
+    pub(super) const LOCAL: u16 = 2;
+    pub(super) const REMOTE: u16 = 3;
+    pub(super) const TTL: u16 = 4;
+    pub(super) const TOS: u16 = 5;
+    pub(super) const FLAGS: u16 = 8;
+    pub(super) const PMTUDISC: u16 = 10;
+}
+/// `IP6_TNL_F_*`: no encapsulation limit; traffic class and flow label of the inner packet.
+const IGNORES_LIMIT: u32 = 1;
+const INHERITS_CLASS: u32 = 6;
 /// `IFLA_IFALIAS`.
 const IFLA_IFALIAS: u16 = 20;
 
@@ -72,13 +88,47 @@ pub(crate) fn link(payload: &[u8]) -> Option<Link> {
             libc::IFLA_ADDRESS => link.mac = value.to_vec(),
             IFLA_IFALIAS => link.alias = Some(string(value)),
             libc::IFLA_LINKINFO => {
-                let kind = attributes(value, 0).find(|(kind, _)| *kind == IFLA_INFO_KIND);
-                link.kind = kind.map(|(_, value)| string(value));
+                let find = |wanted| attributes(value, 0).find(|(kind, _)| *kind == wanted);
+                link.kind = find(IFLA_INFO_KIND).map(|(_, value)| string(value));
+                let data = find(IFLA_INFO_DATA).map(|(_, value)| value);
+                link.tunnel = match (link.kind.as_deref(), data) {
+                    (Some("ipip"), Some(data)) => Some(tunnel(data, false)),
+                    (Some("ip6tnl"), Some(data)) => Some(tunnel(data, true)),
+                    _ => None,
+                };
             }
             _ => {}
         }
     }
     Some(link)
+}
+
+/// The parameters of a tunnel over IPv4, or over IPv6.
+fn tunnel(data: &[u8], ipv6: bool) -> TunnelParameters {
+    let mut tunnel = TunnelParameters {
+        local: None,
+        remote: None,
+        ttl: 0,
+        inherits_class: false,
+        strict: ipv6,
+    };
+    let address = |value| address_of(value).filter(|address| !address.is_unspecified());
+    for (kind, value) in attributes(data, 0) {
+        match kind {
+            iptun::LOCAL => tunnel.local = address(value),
+            iptun::REMOTE => tunnel.remote = address(value),
+            iptun::TTL => tunnel.ttl = value.first().copied().unwrap_or_default(),
+            iptun::TOS if !ipv6 => tunnel.inherits_class = value.first() == Some(&1),
+            iptun::PMTUDISC if !ipv6 => tunnel.strict = value.first() != Some(&0),
+            iptun::FLAGS if ipv6 => {
+                let flags = u32_of(value).unwrap_or_default();
+                tunnel.inherits_class = flags & INHERITS_CLASS == INHERITS_CLASS;
+                tunnel.strict = flags & IGNORES_LIMIT == 0;
+            }
+            _ => {}
+        }
+    }
+    tunnel
 }
 
 /// `RTM_NEWADDR` and `RTM_DELADDR` (`struct ifaddrmsg`): the link's own address with the length of its subnet.

@@ -10,9 +10,9 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use dataplane::{Event, LinkIndex, Links, Op, OpError, ROUTE_PROTOCOL, Reconciler};
+use dataplane::{Event, LinkIndex, Links, Op, OpError, ROUTE_PROTOCOL, Reconciler, TunnelOp};
 
-use crate::{Error, Events, Monitor, Socket, kernel};
+use crate::{Error, Events, Monitor, Socket, kernel, tunnel};
 
 #[cfg(test)]
 mod tests;
@@ -211,6 +211,14 @@ impl Driver {
             self.reopen();
         }
         failures
+    }
+
+    /// Carries out what tunnel devices need. Their links' events tell of it, like of everybody's.
+    ///
+    /// # Errors
+    /// As [`tunnel::apply`].
+    pub fn change_tunnel(&mut self, op: &TunnelOp) -> Result<(), Error> {
+        tunnel::apply(&mut self.socket, op)
     }
 
     /// A socket whose replies are lost may be out of step.

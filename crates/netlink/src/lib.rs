@@ -10,6 +10,7 @@
 //! | [`netns`] | network namespaces: made, entered by helper threads, kept by a file |
 //! | [`nft`] | our nftables table |
 //! | [`pod`] | wiring a pod: a veth pair, and what both ends need to know |
+//! | [`tunnel`] | tunnel devices: made, changed, removed |
 //! | [`setup`] | links, addresses and routes made by hand, for laboratories and tests |
 
 mod decode;
@@ -26,6 +27,7 @@ pub mod setup;
 pub mod socket;
 mod sys;
 pub mod sysctl;
+pub mod tunnel;
 
 pub use driver::{Driver, Seen};
 pub use error::Error;

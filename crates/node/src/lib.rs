@@ -7,6 +7,7 @@
 //! | [`peers`] | which peers this node has |
 //! | [`filter`], `rule` | which routes they may send us, and which they get |
 //! | [`route`] | best paths and endpoints to kernel routes |
+//! | [`tunnel`] | which next hops are reached through a tunnel |
 #![forbid(unsafe_code)]
 
 pub mod filter;
@@ -14,9 +15,11 @@ pub mod peers;
 pub mod plan;
 pub mod route;
 mod rule;
+pub mod tunnel;
 
 pub use plan::{NodePlan, PlanError, plan};
 pub use route::{
     Reach, Unresolved, desired_route, discard, endpoint_neighbours, endpoint_routes, learned_key,
     reach, refusal, resolve, static_routes,
 };
+pub use tunnel::{Devices, Tunnels};

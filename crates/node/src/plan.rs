@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use bgp::config::{Decision, SpeakerConfig};
 use bgp_wire::{Asn, Attributes};
-use dataplane::Firewall;
+use dataplane::{Firewall, TunnelKind};
 use ipnet::IpNet;
 use resources::bgp_configuration::{DEFAULT, NODE_PREFIX};
 use resources::{BgpConfigurationSpec, ClusterState, Kind, Node, ObjectRef, Problem, Severity};
 
 use crate::filter::Ranges;
 use crate::peers;
+use crate::tunnel::Tunnels;
 
 /// The AS of nodes for which nothing else is said: private use (RFC 6996), and Calico's default.
 pub const DEFAULT_ASN: Asn = 64512;
@@ -53,6 +54,8 @@ pub struct NodePlan {
     pub pod_cidrs: Vec<IpNet>,
     /// The default route may lead to a next hop.
     pub default_route_resolves: bool,
+    /// What travels through tunnels.
+    pub tunnels: Tunnels,
     /// What its nftables table is to do, but for the pods' interfaces, which are nothing to a plan.
     pub firewall: Firewall,
     /// What is wrong. Their `source` and `line` are for [`Index::locate`](resources::Index::locate) to fill in.
@@ -88,6 +91,7 @@ pub fn plan(cluster: &ClusterState, node_name: &str) -> Result<NodePlan, PlanErr
     overlaps(cluster, node, &pod_cidrs, &mut problems);
     let asn = asn(cluster, node);
     let ranges = Ranges::new(cluster, &pod_cidrs);
+    let tunnels = Tunnels::new(cluster, node);
     let speaker = SpeakerConfig {
         peers: peers::peers(cluster, node, &ranges, &mut problems),
         originated: pod_cidrs
@@ -114,7 +118,8 @@ pub fn plan(cluster: &ClusterState, node_name: &str) -> Result<NodePlan, PlanErr
         pod_cidrs,
         default_route_resolves: setting(cluster, node_name, |spec| spec.resolve_by_default_route)
             .unwrap_or(true),
-        firewall: firewall(cluster),
+        firewall: firewall(cluster, &tunnels),
+        tunnels,
         problems,
     })
 }
@@ -143,7 +148,7 @@ pub(crate) fn setting<T>(
 }
 
 /// What every node's nftables table is to do.
-fn firewall(cluster: &ClusterState) -> Firewall {
+fn firewall(cluster: &ClusterState, tunnels: &Tunnels) -> Firewall {
     let pools = cluster.pools.values();
     let masqueraded = pools.clone().filter(|pool| pool.nat_outgoing);
     let nodes = cluster.nodes.values().flat_map(Node::internal_ips);
@@ -153,6 +158,10 @@ fn firewall(cluster: &ClusterState) -> Firewall {
             .map(|pool| pool.cidr)
             .chain(nodes.map(IpNet::from))
             .collect(),
+        tunnel_peers: TunnelKind::ALL
+            .into_iter()
+            .any(|kind| tunnels.wants(kind))
+            .then(|| tunnels.nodes.keys().copied().collect()),
         ..Firewall::default()
     }
 }

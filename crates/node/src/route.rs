@@ -57,6 +57,8 @@ pub struct Reach {
     /// The IGP cost (RFC 4271 §9.1.2.2 e): one more than the metric of the route to it, 0 where it is on a
     /// link.
     pub cost: u32,
+    /// It is on a link of this node: on the subnet of one, or by a route without a gateway.
+    pub adjacent: bool,
 }
 
 /// The route over these next hops, `None` for one that can't be reached; equal ones merged.
@@ -208,6 +210,7 @@ pub fn reach(address: IpAddr, links: &Links, plan: &NodePlan) -> Result<Reach, U
                 None => Ok(Reach {
                     next_hops: smallvec![direct(address, link.index)],
                     cost: 0,
+                    adjacent: true,
                 }),
                 Some(trouble) => Err(unresolved(format!(
                     "next hop {address} can't be reached: {} {trouble}",
@@ -275,6 +278,7 @@ fn by_route(
             true => 0,
             false => route.priority.saturating_add(1),
         },
+        adjacent: route.next_hops.iter().all(|(via, _)| via.is_none()),
     })
 }
 
@@ -287,7 +291,7 @@ fn direct(address: IpAddr, link: LinkIndex) -> NextHop {
 }
 
 /// The most specific subnet of ours that holds the address: its length, and the link.
-fn connected(address: IpAddr, links: &Links) -> Option<(u8, &Link)> {
+pub(crate) fn connected(address: IpAddr, links: &Links) -> Option<(u8, &Link)> {
     let links = links.links.values().filter(|link| !link.loopback);
     links
         .flat_map(|link| link.addresses.iter().map(move |net| (net, link)))

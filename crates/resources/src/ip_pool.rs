@@ -23,6 +23,44 @@ pub struct IpPoolSpec {
         skip_serializing_if = "std::ops::Not::not"
     )]
     pub disable_bgp_export: bool,
+    /// Which next hops packets to addresses of this pool are tunnelled to: IPv4 in IPv4 (RFC 2003), or, in a pool of IPv6,
+    /// IPv6 in IPv6 (RFC 2473).
+    #[serde(default, skip_serializing_if = "IpipMode::is_never")]
+    pub ipip_mode: IpipMode,
+}
+
+/// When packets between nodes travel inside packets of the nodes' own.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub enum IpipMode {
+    /// Never: the network between the nodes knows where pods are.
+    #[default]
+    Never,
+    /// To nodes that are on no subnet of this node's interfaces.
+    CrossSubnet,
+    /// To every node.
+    Always,
+}
+
+impl IpipMode {
+    #[expect(
+        clippy::trivially_copy_pass_by_ref,
+        reason = "serde passes a reference"
+    )]
+    fn is_never(&self) -> bool {
+        *self == Self::Never
+    }
+}
+
+impl std::fmt::Display for IpipMode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Never => "Never",
+            Self::CrossSubnet => "CrossSubnet",
+            Self::Always => "Always",
+        })
+    }
 }
 
 impl IpPoolSpec {

@@ -38,7 +38,7 @@ pub use bgp_peer::{
 };
 pub use filter_rule::{Action, FilterRule, MatchOperator, PrefixLength};
 pub use index::{ClusterState, Index};
-pub use ip_pool::IpPoolSpec;
+pub use ip_pool::{IpPoolSpec, IpipMode};
 pub use node::Node;
 pub use object::{Kind, Metadata, Object, ObjectRef, Resource};
 pub use secret::{PasswordSource, Secret, SecretKeyRef};
