@@ -133,7 +133,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         directory: Directory::new(cli.config_dir),
         configuration: Configuration::new(cli.node_name),
         restarting: inherited.routes > 0,
-        mtu: agent.fib.mtu(),
+        facts: agent.fib.facts(),
         agent,
         publish,
         speaker: None,
@@ -164,7 +164,7 @@ struct Control {
     restarting: bool,
     agent: Agent,
     publish: watch::Sender<State>,
-    mtu: watch::Receiver<Option<u32>>,
+    facts: watch::Receiver<fib::Facts>,
     /// The speaker, and the port it listens on.
     speaker: Option<(bgp_net::Handle, u16)>,
     /// Why there is no speaker.
@@ -186,9 +186,10 @@ impl Control {
                     self.configuration.unreadable(&source, &error);
                 }
             },
-            Ok(()) = self.mtu.changed() => {
+            Ok(()) = self.facts.changed() => {
                 let plan = self.publish.borrow().plan.clone();
                 if let Some(plan) = plan {
+                    self.set_firewall(&plan);
                     self.set_pools(&plan);
                 }
                 return;
@@ -215,10 +216,7 @@ impl Control {
                 let plan = Arc::new(plan.clone());
                 self.announce(&plan);
                 forward_ipv6(&plan);
-                self.agent.firewall.set(dataplane::Firewall {
-                    pod_interfaces: api::cni::HOST_IFNAME_PREFIX.to_owned(),
-                    ..plan.firewall.clone()
-                });
+                self.set_firewall(&plan);
                 self.agent.fib.set_plan(Arc::clone(&plan)).await;
                 self.set_pools(&plan);
                 Some(plan)
@@ -262,8 +260,20 @@ impl Control {
         );
     }
 
+    /// As long as a tunnel device is there, wanted or not, only nodes may send to it.
+    fn set_firewall(&self, plan: &NodePlan) {
+        let mut firewall = dataplane::Firewall {
+            pod_interfaces: api::cni::HOST_IFNAME_PREFIX.to_owned(),
+            ..plan.firewall.clone()
+        };
+        if firewall.tunnel_peers.is_none() && self.facts.borrow().tunnels {
+            firewall.tunnel_peers = Some(plan.tunnels.nodes.keys().copied().collect());
+        }
+        self.agent.firewall.set(firewall);
+    }
+
     fn set_pools(&self, plan: &NodePlan) {
-        let mtu = self.mtu.borrow().unwrap_or(DEFAULT_MTU);
+        let mtu = self.facts.borrow().mtu.unwrap_or(DEFAULT_MTU);
         self.agent.pods.set_pools(&plan.pod_cidrs, mtu);
     }
 

@@ -6,6 +6,7 @@
 //! | [`peer`] | `GET /v1/bgp/peers`, `GET` and `POST /v1/bgp/peers/{address}` |
 //! | [`bgp_route`] | `GET /v1/bgp/routes?prefix=&from=&to=` |
 //! | [`kernel`] | `GET /v1/routes` |
+//! | [`tunnel`] | `GET /v1/tunnels` |
 //! | [`endpoint`] | `GET /v1/endpoints` |
 //! | [`cni`] | what the CNI plugin and the agent say to each other |
 //!
@@ -19,6 +20,7 @@ pub mod endpoint;
 pub mod kernel;
 pub mod peer;
 pub mod status;
+pub mod tunnel;
 
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +35,7 @@ pub use status::{
     BgpStatus, ConfigFile, ConfigStatus, FirewallStatus, KernelError, KernelStatus, Problem,
     Severity, Status,
 };
+pub use tunnel::{TunnelDevice, TunnelNextHop, TunnelState, Tunnels};
 
 /// Where the agent's API is, unless told otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/margay/api.sock";
@@ -48,6 +51,8 @@ pub mod path {
     pub const BGP_ROUTES: &str = "/v1/bgp/routes";
     /// [`KernelRoutes`](crate::KernelRoutes).
     pub const ROUTES: &str = "/v1/routes";
+    /// [`Tunnels`](crate::Tunnels).
+    pub const TUNNELS: &str = "/v1/tunnels";
     /// [`Endpoints`](crate::Endpoints).
     pub const ENDPOINTS: &str = "/v1/endpoints";
 }

@@ -5,6 +5,8 @@ use std::net::Ipv4Addr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::TunnelDevice;
+
 /// How the agent is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -31,6 +33,9 @@ pub struct Status {
     /// Our nftables table.
     #[serde(default)]
     pub firewall: FirewallStatus,
+    /// Tunnel devices that are there or should be.
+    #[serde(default)]
+    pub tunnels: Vec<TunnelDevice>,
     /// How many pods are attached.
     pub endpoints: u64,
 }

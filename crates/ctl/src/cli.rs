@@ -17,6 +17,7 @@ Examples:
   margayctl bgp routes 10.244.3.0/24     Who offers this prefix, and which path won?
   margayctl bgp routes --to 192.0.2.1    What do we announce there, and why not the rest?
   margayctl routes                       Does the kernel hold what it should?
+  margayctl tunnels                      Which nodes are reached by IPIP, and why?
 
 Exit status:
   0  all is well
@@ -77,6 +78,11 @@ pub(crate) enum Command {
         after_help = "Exit status: 1 when a route is missing, wrong, foreign or unresolved. One that is left over goes by itself."
     )]
     Routes,
+    /// Which next hops are reached through a tunnel, and why
+    #[command(
+        after_help = "Exit status: 1 when packets go without the tunnel that their IPPool wants, or a device is not as it should be."
+    )]
+    Tunnels,
     /// The pods attached to this node
     Endpoints,
     /// Our nftables table, and what we added to other tables

@@ -118,23 +118,8 @@ fn plugin_name() -> Option<&'static str> {
 }
 
 fn answer(cli: &Cli, style: Style) -> Result<Answer, Failure> {
-    let get = |target: &str| client::get(&cli.socket, target);
     match &cli.command {
-        Command::Status => {
-            let body = get(api::path::STATUS)?;
-            let status: api::Status = client::decode(&body)?;
-            if let Some(text) = raw(cli.output, &status) {
-                return Ok(Answer {
-                    text,
-                    well: view::status::is_well(&status),
-                });
-            }
-            // The sessions' own words say more than their number; an agent that fails in between is no reason to be silent.
-            let peers = get(api::path::PEERS)
-                .and_then(|body| client::decode::<api::Peers>(&body))
-                .unwrap_or_default();
-            Ok(view::status::show(&status, &peers, style))
-        }
+        Command::Status => status(cli, style),
         Command::Bgp(Bgp::Peers) => page(
             cli,
             style,
@@ -174,6 +159,13 @@ fn answer(cli: &Cli, style: Style) -> Result<Answer, Failure> {
             view::routes::is_well,
             view::routes::table,
         ),
+        Command::Tunnels => page(
+            cli,
+            style,
+            api::path::TUNNELS,
+            view::tunnels::is_well,
+            view::tunnels::page,
+        ),
         Command::Endpoints => page(
             cli,
             style,
@@ -193,6 +185,24 @@ fn answer(cli: &Cli, style: Style) -> Result<Answer, Failure> {
             well: true,
         }),
     }
+}
+
+/// The node at a glance.
+fn status(cli: &Cli, style: Style) -> Result<Answer, Failure> {
+    let get = |target: &str| client::get(&cli.socket, target);
+    let body = get(api::path::STATUS)?;
+    let status: api::Status = client::decode(&body)?;
+    if let Some(text) = raw(cli.output, &status) {
+        return Ok(Answer {
+            text,
+            well: view::status::is_well(&status),
+        });
+    }
+    // The sessions' own words say more than their number; an agent that fails in between is no reason to be silent.
+    let peers = get(api::path::PEERS)
+        .and_then(|body| client::decode::<api::Peers>(&body))
+        .unwrap_or_default();
+    Ok(view::status::show(&status, &peers, style))
 }
 
 /// Has the agent do something with a peer, and shows what came of it.

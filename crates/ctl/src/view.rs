@@ -8,6 +8,7 @@ pub(crate) mod routes;
 pub(crate) mod status;
 #[cfg(test)]
 mod tests;
+pub(crate) mod tunnels;
 
 /// Lines of a page: what, and its value. What has no value is left out.
 #[derive(Debug, Default)]

@@ -12,6 +12,7 @@
 mod next_hops;
 mod state;
 mod thread;
+mod tunnels;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -20,12 +21,15 @@ use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use dataplane::LinkIndex;
 use node::NodePlan;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::pods::{Endpoint, EndpointSink};
 
-pub use state::{Numbers, View};
+pub use state::{Numbers, View, Way};
+pub use tunnels::DeviceStatus;
+use tunnels::Tunnels;
 
 /// Changes written to the kernel before anything else gets a look.
 const TURN: usize = 2048;
@@ -43,6 +47,7 @@ pub(crate) enum Command {
     Endpoints(Vec<Endpoint>),
     View(oneshot::Sender<View>),
     Numbers(oneshot::Sender<Numbers>),
+    Ways(oneshot::Sender<Ways>),
     Unreachable(oneshot::Sender<BTreeMap<IpAddr, String>>),
     Stop,
 }
@@ -54,11 +59,31 @@ pub struct Inherited {
     pub routes: usize,
 }
 
+/// How packets travel to each next hop.
+#[derive(Debug, Clone, Default)]
+pub struct Ways {
+    /// The tunnel devices.
+    pub devices: Vec<DeviceStatus>,
+    /// By next hop and pool.
+    pub ways: Vec<Way>,
+    /// Names of links.
+    pub links: BTreeMap<LinkIndex, String>,
+}
+
+/// What others follow without asking.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// The MTU that a pod's packets fit through on their way out of this node, in octets; `None` while it is unknown.
+    pub mtu: Option<u32>,
+    /// A tunnel device of ours is there, wanted or not.
+    pub tunnels: bool,
+}
+
 /// Speaks to the thread.
 #[derive(Debug, Clone)]
 pub struct Fib {
     commands: mpsc::Sender<Command>,
-    mtu: watch::Receiver<Option<u32>>,
+    facts: watch::Receiver<Facts>,
 }
 
 /// Starts the thread in the caller's network namespace, and waits until it has read the kernel's state.
@@ -67,14 +92,14 @@ pub struct Fib {
 /// The kernel's state can't be read.
 pub fn spawn() -> anyhow::Result<(Fib, Inherited, std::thread::JoinHandle<()>)> {
     let (commands, inbox) = mpsc::channel(QUEUE);
-    let (publish_mtu, mtu) = watch::channel(None);
+    let (publish, facts) = watch::channel(Facts::default());
     let (ready, started) = sync_channel(1);
     let thread = std::thread::Builder::new()
         .name("margay-fib".to_owned())
-        .spawn(move || thread::run(inbox, publish_mtu, &ready))
+        .spawn(move || thread::run(inbox, publish, &ready))
         .context("can't start the dataplane thread")?;
     let inherited = started.recv().context("the dataplane thread ended")??;
-    Ok((Fib { commands, mtu }, inherited, thread))
+    Ok((Fib { commands, facts }, inherited, thread))
 }
 
 impl Fib {
@@ -95,10 +120,17 @@ impl Fib {
         answer.await.ok()
     }
 
-    /// The MTU that a pod's packets fit through on their way out of this node, in octets; `None` while it is unknown.
+    /// What others follow without asking.
     #[must_use]
-    pub fn mtu(&self) -> watch::Receiver<Option<u32>> {
-        self.mtu.clone()
+    pub fn facts(&self) -> watch::Receiver<Facts> {
+        self.facts.clone()
+    }
+
+    /// How packets travel to each next hop; `None` when the thread is gone.
+    pub async fn ways(&self) -> Option<Ways> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(Command::Ways(reply)).await;
+        answer.await.ok()
     }
 
     /// Routes, desired beside actual; `None` when the thread is gone.

@@ -7,8 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use dataplane::Links;
-use node::{NodePlan, Reach, Unresolved};
+use dataplane::{Links, NextHop};
+use node::{Devices, NodePlan, Reach, Unresolved};
+use resources::IpipMode;
 
 type Verdict = Result<Reach, Unresolved>;
 
@@ -17,6 +18,8 @@ type Verdict = Result<Reach, Unresolved>;
 struct Known {
     /// `None` before it was looked at.
     verdict: Option<Verdict>,
+    /// The way through a tunnel, for those prefixes whose pool wants it.
+    tunnel: Option<NextHop>,
     /// The present speaker has asked for it.
     asked: bool,
     /// What it was told: the cost, or that it can't be reached.
@@ -83,7 +86,7 @@ impl NextHops {
     pub(super) fn evaluate(
         &mut self,
         links: &Links,
-        plan: &NodePlan,
+        (plan, devices): (&NodePlan, &Devices),
         all: bool,
     ) -> BTreeSet<IpAddr> {
         let mut changed = BTreeSet::new();
@@ -97,6 +100,11 @@ impl NextHops {
                     log(*address, known.verdict.as_ref(), &verdict);
                     changed.insert(*address);
                     known.verdict = Some(verdict);
+                }
+                let tunnel = plan.tunnels.towards(*address, devices);
+                if known.tunnel != tunnel {
+                    changed.insert(*address);
+                    known.tunnel = tunnel;
                 }
             }
             let cost = match &known.verdict {
@@ -114,6 +122,14 @@ impl NextHops {
     /// How a next hop is reached, if that was looked at.
     pub(super) fn verdict(&self, address: IpAddr) -> Option<&Verdict> {
         self.known.get(&address)?.verdict.as_ref()
+    }
+
+    /// The same for packets that travel in this way.
+    pub(super) fn carried(&self, address: IpAddr, mode: IpipMode) -> Option<Verdict> {
+        let known = self.known.get(&address)?;
+        let verdict = known.verdict.as_ref()?;
+        let carried = |reach: &Reach| reach.carried(mode, known.tunnel);
+        Some(verdict.as_ref().map(carried).map_err(Clone::clone))
     }
 
     /// What the speaker is to be told.

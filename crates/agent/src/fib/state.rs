@@ -10,12 +10,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bgp::rib::RouteChange;
-use dataplane::{Link, LinkIndex, Links, Reconciler, Route, RouteKey, RouteStatus, Summary};
+use dataplane::{
+    Link, LinkIndex, Links, NextHop, Reconciler, Route, RouteKey, RouteStatus, Summary, TunnelKind,
+};
 use ipnet::IpNet;
-use node::NodePlan;
+use node::tunnel::Decision;
+use node::{Devices, NodePlan, Reach};
+use resources::IpipMode;
 use smallvec::SmallVec;
 
 use super::next_hops::NextHops;
+use super::tunnels::DeviceStatus;
 use crate::pods::Endpoint;
 
 type Hops = SmallVec<[bgp_wire::NextHop; 1]>;
@@ -43,7 +48,9 @@ pub(super) struct State {
     /// Links changed: every next hop is looked at again.
     links_changed: bool,
     /// How the next hops that were resolved last resolve: neighbouring prefixes mostly share theirs.
-    resolved: Option<(Hops, Route)>,
+    resolved: Option<(Hops, IpipMode, Route)>,
+    /// The tunnels that packets may go through.
+    devices: Devices,
     sources: Sources,
 }
 
@@ -202,7 +209,8 @@ impl State {
                 }
                 // What is resolved anew in a moment need not be now.
                 if let (false, Some(plan)) = (self.resolve_all, self.plan.as_deref()) {
-                    self.next_hops.evaluate(links, plan, false);
+                    let tunnels = (plan, &self.devices);
+                    self.next_hops.evaluate(links, tunnels, false);
                     self.learn(prefix, &next_hops, reconciler);
                 }
                 self.learned.insert(prefix, next_hops);
@@ -261,8 +269,10 @@ impl State {
         if let Some(reason) = node::refusal(prefix, plan) {
             return Err(reason.to_string());
         }
-        if let Some((last, route)) = &self.resolved
+        let mode = plan.tunnels.mode(prefix);
+        if let Some((last, last_mode, route)) = &self.resolved
             && last == next_hops
+            && *last_mode == mode
         {
             return Ok(route.clone());
         }
@@ -271,15 +281,34 @@ impl State {
         }
         let verdicts = next_hops
             .iter()
-            .filter_map(|next_hop| self.next_hops.verdict(next_hop.address()));
-        let route = node::resolve(verdicts).map_err(|error| error.to_string())?;
-        self.resolved = Some((next_hops.clone(), route.clone()));
+            .filter_map(|next_hop| self.next_hops.carried(next_hop.address(), mode));
+        let verdicts: SmallVec<[_; 4]> = verdicts.collect();
+        let route = node::resolve(&verdicts).map_err(|error| error.to_string())?;
+        self.resolved = Some((next_hops.clone(), mode, route.clone()));
         Ok(route)
     }
 
     /// Next hops may resolve otherwise than before.
     pub(super) fn links_changed(&mut self) {
         self.links_changed = true;
+    }
+
+    /// The tunnels that packets may go through are these.
+    pub(super) fn set_devices(&mut self, devices: Devices) {
+        if devices != self.devices {
+            self.devices = devices;
+            self.links_changed = true;
+        }
+    }
+
+    /// What travels through tunnels, once there is a plan.
+    pub(super) fn tunnels(&self) -> Option<&node::Tunnels> {
+        Some(&self.plan.as_ref()?.tunnels)
+    }
+
+    /// Whether routes lead somewhere already: ours, or a predecessor's.
+    pub(super) fn is_established(&self, reconciler: &Reconciler) -> bool {
+        !self.learned.is_empty() || reconciler.summary().leftover > 0
     }
 
     /// Brings the reconciler up to date; to be called before it plans.
@@ -303,7 +332,10 @@ impl State {
         };
         let links_changed = std::mem::take(&mut self.links_changed);
         let all = std::mem::take(&mut self.resolve_all);
-        let changed = self.next_hops.evaluate(links, plan, links_changed || all);
+        let tunnels = (plan, &self.devices);
+        let changed = self
+            .next_hops
+            .evaluate(links, tunnels, links_changed || all);
         if changed.is_empty() && !all {
             return;
         }
@@ -319,16 +351,50 @@ impl State {
     }
 
     /// The MTU that a pod's packets fit through on their way out of this node, in octets: the smallest of the links that hold
-    /// the node's own addresses. `None` while those are unknown.
+    /// the node's own addresses, less a tunnel's header where any pool may want one. `None` while those are unknown.
     pub(super) fn pod_mtu(&self, links: &Links) -> Option<u32> {
-        let own = &self.plan.as_ref()?.addresses;
-        let uplink = |link: &&Link| link.addresses.iter().any(|net| own.contains(&net.addr()));
-        links
-            .links
-            .values()
-            .filter(uplink)
-            .map(|link| link.mtu)
-            .min()
+        let plan = self.plan.as_ref()?;
+        let own = |net: &IpNet| plan.addresses.contains(&net.addr());
+        let uplink = |link: &&Link| link.tunnel.is_none() && link.addresses.iter().any(own);
+        let mtus = links.links.values().filter(uplink).map(|link| link.mtu);
+        Some(mtus.min()?.saturating_sub(plan.tunnels.overhead()))
+    }
+
+    /// How the packets of each next hop travel, for each pool that has prefixes there.
+    pub(super) fn ways(&self, links: &Links, tunnels: &super::Tunnels) -> Vec<Way> {
+        let Some(plan) = self.plan.as_deref() else {
+            return Vec::new();
+        };
+        let mut ways: BTreeMap<(IpAddr, Option<&str>, IpipMode), Way> = BTreeMap::new();
+        for (prefix, next_hops) in &self.learned {
+            let (pool, mode) = (plan.tunnels.pool(*prefix), plan.tunnels.mode(*prefix));
+            for address in next_hops.iter().map(bgp_wire::NextHop::address) {
+                let key = (address, pool.map(|pool| pool.name.as_str()), mode);
+                let way = ways.entry(key).or_insert_with(|| {
+                    let unavailable = tunnels.unavailable(TunnelKind::of(address));
+                    let explain = |reach: &Reach| {
+                        let own = (&plan.tunnels, &self.devices);
+                        node::tunnel::explain((*prefix, address), reach, own, links, unavailable)
+                    };
+                    let decision = self
+                        .next_hops
+                        .verdict(address)
+                        .map(|verdict| verdict.as_ref().map(explain).map_err(ToString::to_string));
+                    let carried = self.next_hops.carried(address, mode);
+                    Way {
+                        address,
+                        node: plan.tunnels.nodes.get(&address).cloned(),
+                        pool: pool.map(|pool| pool.name.clone()),
+                        mode,
+                        prefixes: 0,
+                        next_hops: carried.and_then(Result::ok).map(|it| it.next_hops),
+                        decision: decision.unwrap_or_else(|| Err("not looked at yet".to_owned())),
+                    }
+                });
+                way.prefixes += 1;
+            }
+        }
+        ways.into_values().collect()
     }
 
     /// Everything an operator may want to see.
@@ -355,6 +421,7 @@ impl State {
             next_hops: self.next_hops.count(),
             paths_synced: self.sources.paths,
             idle: self.sources.swept && !reconciler.has_work(),
+            tunnels: Vec::new(),
             last_error: None,
         }
     }
@@ -375,6 +442,25 @@ pub struct View {
     pub static_keys: BTreeSet<RouteKey>,
 }
 
+/// How the packets of one next hop travel.
+#[derive(Debug, Clone)]
+pub struct Way {
+    /// The next hop.
+    pub address: IpAddr,
+    /// The node that it is, if it is one.
+    pub node: Option<String>,
+    /// The pool of the prefixes.
+    pub pool: Option<String>,
+    /// How it wants packets to travel.
+    pub mode: IpipMode,
+    /// How many prefixes of that pool go there.
+    pub prefixes: u64,
+    /// The kernel's next hops; `None` when it can't be reached.
+    pub next_hops: Option<SmallVec<[NextHop; 1]>>,
+    /// Tunnelled or not, and why; or why it can't be reached.
+    pub decision: Result<Decision, String>,
+}
+
 /// The dataplane in numbers.
 #[derive(Debug, Clone, Default)]
 pub struct Numbers {
@@ -390,6 +476,8 @@ pub struct Numbers {
     pub paths_synced: bool,
     /// Inherited routes have been swept, and nothing waits to be written.
     pub idle: bool,
+    /// Tunnel devices.
+    pub tunnels: Vec<DeviceStatus>,
     /// The last thing that the kernel refused, and how long ago.
     pub last_error: Option<(Duration, String)>,
 }

@@ -1,11 +1,12 @@
 //! The loop.
 
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use dataplane::{Op, RouteKey, RouteState, RouteStatus};
+use dataplane::{LinkIndex, Links, Op, RouteKey, RouteState, RouteStatus, TunnelKind, TunnelOp};
 use netlink::Driver;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use tokio::io::unix::AsyncFd;
@@ -13,7 +14,8 @@ use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
 use super::state::State;
-use super::{Command, Inherited, Numbers, TURN};
+use super::tunnels::{Situation, Tunnels};
+use super::{Command, Facts, Inherited, Numbers, TURN, Ways};
 
 /// How long a change that the kernel didn't tell us about can go unnoticed.
 const RESYNC: Duration = Duration::from_secs(60);
@@ -38,13 +40,14 @@ struct Thread {
     waiting: Vec<Waiting>,
     resync_at: Instant,
     last_error: Option<(Instant, String)>,
-    mtu: watch::Sender<Option<u32>>,
+    tunnels: Tunnels,
+    facts: watch::Sender<Facts>,
 }
 
 /// Runs until it is told to stop. Says on `ready` how the start went.
 pub(super) fn run(
     inbox: mpsc::Receiver<Command>,
-    mtu: watch::Sender<Option<u32>>,
+    facts: watch::Sender<Facts>,
     ready: &SyncSender<anyhow::Result<Inherited>>,
 ) {
     let runtime = match tokio::runtime::Builder::new_current_thread()
@@ -55,7 +58,7 @@ pub(super) fn run(
         Err(error) => return drop(ready.send(Err(error.into()))),
     };
     runtime.block_on(async {
-        match Thread::start(inbox, mtu) {
+        match Thread::start(inbox, facts) {
             Ok((mut thread, inherited)) => {
                 drop(ready.send(Ok(inherited)));
                 thread.serve().await;
@@ -73,7 +76,7 @@ fn now() -> Instant {
 impl Thread {
     fn start(
         inbox: mpsc::Receiver<Command>,
-        mtu: watch::Sender<Option<u32>>,
+        facts: watch::Sender<Facts>,
     ) -> anyhow::Result<(Self, Inherited)> {
         let mut driver = Driver::open(u64::from(std::process::id()))
             .context("can't listen to the kernel's events")?;
@@ -93,7 +96,8 @@ impl Thread {
             waiting: Vec::new(),
             resync_at: now() + RESYNC,
             last_error: None,
-            mtu,
+            tunnels: Tunnels::default(),
+            facts,
         };
         Ok((thread, inherited))
     }
@@ -101,7 +105,8 @@ impl Thread {
     async fn serve(&mut self) {
         loop {
             let retry = self.driver.poll_timeout().map(|(at, _)| at);
-            let timeout = retry.map_or(self.resync_at, |at| at.min(self.resync_at));
+            let due = [retry, self.tunnels.poll_timeout()].into_iter().flatten();
+            let timeout = due.fold(self.resync_at, Instant::min);
             let busy = self.driver.has_work();
             let untold = self.state.next_hops_untold();
             let tells = !untold.is_empty() && self.speaker.is_some();
@@ -137,7 +142,9 @@ impl Thread {
                 self.resync_at = now + RETRY;
             }
         }
+        self.keep_tunnels(now);
         let (links, reconciler) = self.driver.parts();
+        self.state.set_devices(self.tunnels.devices(links));
         self.state.settle(links, reconciler);
         for (op, error) in self.driver.write(TURN, now) {
             let message = format!("{}: {error}", describe(&op));
@@ -145,9 +152,44 @@ impl Thread {
             self.last_error = Some((now, message));
         }
         self.answer();
-        let mtu = self.state.pod_mtu(self.driver.links());
-        self.mtu
-            .send_if_modified(|before| std::mem::replace(before, mtu) != mtu);
+        let facts = Facts {
+            mtu: self.state.pod_mtu(self.driver.links()),
+            tunnels: Tunnels::any_present(self.driver.links()),
+        };
+        self.facts
+            .send_if_modified(|before| std::mem::replace(before, facts) != facts);
+    }
+
+    /// Has tunnel devices as they should be. What the kernel refuses is tried again, and nothing else waits for it.
+    fn keep_tunnels(&mut self, now: Instant) {
+        let Some(tunnels) = self.state.tunnels() else {
+            return;
+        };
+        let reconciler = &self.driver.reconciler;
+        let situation = Situation {
+            now,
+            tunnels,
+            links: self.driver.links(),
+            established: &|| self.state.is_established(reconciler),
+        };
+        let ops = self
+            .tunnels
+            .turn(&situation, |link| reconciler.uses_link(link));
+        for (kind, op) in ops {
+            let result = self.driver.change_tunnel(&op);
+            match (&result, op) {
+                (Ok(()), TunnelOp::Create(_)) => info!("tunnel device {} is there", kind.device()),
+                (Ok(()), TunnelOp::Delete(_)) => info!("tunnel device {} is gone", kind.device()),
+                (Ok(()), _) => {}
+                // What we believe of the kernel may be wrong.
+                (Err(_), _) => self.driver.resync(),
+            }
+            let result = result.map_err(|error| refusal(kind, &error));
+            let words = result.clone().err();
+            if self.tunnels.applied(kind, result, now) {
+                warn!("{}", words.unwrap_or_default());
+            }
+        }
     }
 
     /// Answers the ADDs whose routes are there, or are refused.
@@ -198,6 +240,11 @@ impl Thread {
             // Who asked may be gone.
             Command::View(reply) => drop(reply.send(self.state.view(links, reconciler))),
             Command::Numbers(reply) => drop(reply.send(self.numbers())),
+            Command::Ways(reply) => drop(reply.send(Ways {
+                devices: self.tunnels.status(links),
+                ways: self.state.ways(links, &self.tunnels),
+                links: names(links),
+            })),
             Command::Unreachable(reply) => drop(reply.send(self.state.unreachable())),
             Command::Stop => {}
         }
@@ -214,6 +261,7 @@ impl Thread {
     fn numbers(&self) -> Numbers {
         let last_error = self.last_error.as_ref();
         Numbers {
+            tunnels: self.tunnels.status(self.driver.links()),
             last_error: last_error.map(|(at, message)| (at.elapsed(), message.clone())),
             ..self.state.numbers(&self.driver.reconciler)
         }
@@ -276,6 +324,26 @@ async fn next(paths: &mut Option<bgp_net::Routes>) -> Option<bgp_net::RouteFeed>
         Some(paths) => paths.recv().await,
         None => std::future::pending().await,
     }
+}
+
+/// Why there is no tunnel, and what would help.
+fn refusal(kind: TunnelKind, error: &netlink::Error) -> String {
+    let device = kind.device();
+    if netlink::tunnel::is_unsupported(error) {
+        let module = match kind {
+            TunnelKind::Ipip => "ipip",
+            TunnelKind::Ip6ip6 => "ip6_tunnel",
+        };
+        return format!(
+            "{device}: this kernel has no driver for it, not even as a module ({module}): install the module, or write ipipMode: Never"
+        );
+    }
+    format!("{device}: {error}")
+}
+
+fn names(links: &Links) -> BTreeMap<LinkIndex, String> {
+    let named = links.links.values();
+    named.map(|link| (link.index, link.name.clone())).collect()
 }
 
 fn describe(op: &Op) -> String {

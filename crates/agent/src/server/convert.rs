@@ -110,6 +110,7 @@ pub fn status(
                 }),
         },
         firewall: firewall(agent.firewall.status()),
+        tunnels: numbers.tunnels.iter().map(super::tunnels::device).collect(),
         endpoints: agent.pods.endpoints().len() as u64,
     }
 }

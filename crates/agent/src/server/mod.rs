@@ -2,6 +2,7 @@
 
 mod bgp_routes;
 pub mod convert;
+mod tunnels;
 
 use std::fs::Permissions;
 use std::net::IpAddr;
@@ -52,6 +53,7 @@ pub fn serve(
         )
         .route(path::BGP_ROUTES, get(bgp_routes))
         .route(path::ROUTES, get(kernel_routes))
+        .route(path::TUNNELS, get(all_tunnels))
         .route(path::ENDPOINTS, get(endpoints))
         .fallback(async || {
             Refusal(
@@ -237,6 +239,11 @@ async fn kernel_routes(State(agent): State<Agent>) -> Answer<api::KernelRoutes> 
         node: agent.node.clone(),
         routes: convert::kernel_routes(&view),
     }))
+}
+
+async fn all_tunnels(State(agent): State<Agent>) -> Answer<api::Tunnels> {
+    let ways = agent.fib.ways().await.ok_or_else(stopping)?;
+    Ok(Json(tunnels::tunnels(agent.node.clone(), ways)))
 }
 
 async fn endpoints(State(agent): State<Agent>) -> Answer<api::Endpoints> {

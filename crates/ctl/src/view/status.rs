@@ -1,6 +1,6 @@
 //! `status`: the node at a glance, then what needs attention, worst first.
 
-use api::{BgpStatus, Peers, Problem, Severity, Status};
+use api::{BgpStatus, Peers, Problem, Severity, Status, TunnelState};
 
 use super::{Page, peers};
 use crate::run::{Answer, Style};
@@ -44,6 +44,7 @@ pub(crate) fn show(status: &Status, peers: &Peers, style: Style) -> Answer {
         ),
     }
     page.line("Kernel", kernel(status, style));
+    page.line("Tunnels", tunnels(status, style));
     let waiting = waiting(status, peers);
     page.line("Waiting", waiting.clone());
     page.line("Pods", pods(status));
@@ -158,6 +159,19 @@ fn kernel(status: &Status, style: Style) -> String {
     parts.join(", ")
 }
 
+fn tunnels(status: &Status, style: Style) -> String {
+    let devices = status.tunnels.iter().map(|device| {
+        let (word, tone) = match device.state {
+            TunnelState::Up => ("up", Tone::Good),
+            TunnelState::Opening => ("opening", Tone::Uneasy),
+            TunnelState::Missing => ("missing", Tone::Bad),
+            TunnelState::Leaving => ("leaving", Tone::Uneasy),
+        };
+        format!("{} {}", device.name, paint(word, tone, style.colour))
+    });
+    devices.collect::<Vec<_>>().join(", ")
+}
+
 fn pods(status: &Status) -> String {
     let ranges: Vec<String> = status.pod_cidrs.iter().map(ToString::to_string).collect();
     let ranges = if ranges.is_empty() {
@@ -244,6 +258,12 @@ fn of_this_node(status: &Status, style: Style) -> Vec<String> {
         ));
     }
     lines.extend(status.firewall.error.clone());
+    let devices = status.tunnels.iter();
+    lines.extend(
+        devices
+            .filter_map(|device| device.error.as_ref())
+            .map(|error| format!("no tunnel: {error}; what goes without: margayctl tunnels")),
+    );
     let mut problems: Vec<&Problem> = status.config.problems.iter().collect();
     problems.sort_by_key(|problem| problem.severity != Severity::Error);
     lines.extend(

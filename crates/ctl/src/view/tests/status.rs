@@ -47,6 +47,7 @@ fn healthy() -> Status {
             ok: 15,
             ..KernelStatus::default()
         },
+        tunnels: Vec::new(),
         firewall: api::FirewallStatus {
             rules: vec!["packets of strangers: dropped".to_owned()],
             healed: 0,
