@@ -6,15 +6,18 @@
 
 pub mod oracle;
 
+use std::net::Ipv4Addr;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use dataplane::{Links, Tunnel, TunnelOp};
 use lab::datacentre::{DataCentre, Node, Shape};
 use lab::tor::Kind;
-use lab::{process, wait};
+use lab::{Namespace, net, process, wait};
 use libtest_mimic::{Arguments, Completion, Conclusion, Failed, Trial};
+use netlink::tunnel;
 
 /// The machine has few cores, and a data centre has a dozen processes.
 const THREADS: usize = 2;
@@ -29,6 +32,8 @@ pub struct Case {
     programs: Vec<&'static str>,
     /// Programs that can't be had everywhere.
     wanted: Vec<&'static str>,
+    /// Whether the kernel must have tunnels, or must not.
+    tunnels: Option<bool>,
     shape: Shape,
     body: fn(&mut DataCentre) -> Result<()>,
 }
@@ -40,6 +45,7 @@ impl Case {
             name: name.to_owned(),
             programs: Vec::new(),
             wanted: Vec::new(),
+            tunnels: None,
             shape,
             body,
         }
@@ -76,6 +82,14 @@ impl Case {
         self
     }
 
+    /// It is about a kernel that has drivers for tunnels, or about one that has none. On the other kind it is ignored, for there is
+    /// a second kernel to run it on; there everything must be had.
+    #[must_use]
+    pub fn with_tunnels(mut self, there: bool) -> Self {
+        self.tunnels = Some(there);
+        self
+    }
+
     fn missing(&self) -> Option<String> {
         let program = self.programs.iter().find(|it| process::find(it).is_none());
         let tor = self.shape.tor.and_then(Kind::missing);
@@ -89,6 +103,13 @@ impl Case {
         }
         if let Some(wanted) = self.wanted.iter().find(|it| process::find(it).is_none()) {
             return cannot_run(format!("{wanted} not built"), &[]);
+        }
+        match (self.tunnels, has_tunnels()?) {
+            (Some(true), false) => return cannot_run("this kernel has no IPIP".to_owned(), &[]),
+            (Some(false), true) => {
+                return Ok(Completion::ignored_with("this kernel has IPIP"));
+            }
+            (Some(true), true) | (Some(false), false) | (None, _) => {}
         }
         let shape = Shape {
             prefix: format!("t{}-", NEXT.fetch_add(1, Ordering::Relaxed)),
@@ -108,6 +129,18 @@ impl Case {
                 Err(Failed::from(format!("{logs}\n{}", causes.join("\n"))))
             }
         }
+    }
+}
+
+/// Whether the kernel makes tunnels.
+fn has_tunnels() -> Result<bool> {
+    let namespace = Namespace::create(&format!("probe-{:?}", std::thread::current().id()))?;
+    let tunnel = Tunnel::on(Ipv4Addr::LOCALHOST.into(), &Links::default());
+    let made = tunnel::apply(&mut net::socket(&namespace)?, &TunnelOp::Create(tunnel));
+    match made {
+        Ok(()) => Ok(true),
+        Err(error) if tunnel::is_unsupported(&error) => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -8,10 +8,11 @@ use crate::packages;
 use crate::run::{self, LAB, Session, cargo};
 
 /// In the order in which a person would want them to fail.
-const SUITES: [&str; 8] = [
+const SUITES: [&str; 9] = [
     "connectivity",
     "mesh",
     "firewall",
+    "tunnels",
     PEERS,
     "interop",
     "resilience",

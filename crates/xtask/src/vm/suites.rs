@@ -20,7 +20,7 @@ const HEAVY: [&str; 2] = [
     "lost_events_come_to_light_by_a_dump",
 ];
 /// The suites in which the kernel's part is the greatest.
-const SUITES: [&str; 1] = ["mesh"];
+const SUITES: [&str; 2] = ["mesh", "tunnels"];
 
 /// Builds what is to be run, boots the machine once, and runs all of it.
 ///
