@@ -14,7 +14,6 @@ const CALICO_FIELDS: &[&str] = &[
     "disabled",
     "ignoredInterfaces",
     "interface",
-    "ipipMode",
     "localWorkloadPeeringIPV4",
     "localWorkloadPeeringIPV6",
     "localWorkloadSelector",

@@ -75,6 +75,8 @@ fn run(pinger: &Pinger, to: Ipv4Addr, interval: Duration, stop: &AtomicBool) -> 
         pinger.send(to, sequence(answered.len()), Echo::default())?;
         answered.push(false);
         due += interval;
+        // Who is behind with sending must not be behind with reading as well: the kernel keeps so many answers and no more.
+        while note(pinger, now, &mut answered)? {}
     }
     let deadline = wait::now() + STRAGGLERS;
     while answered.contains(&false) && note(pinger, deadline, &mut answered)? {}
