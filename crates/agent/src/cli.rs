@@ -30,6 +30,19 @@ pub struct Cli {
     #[arg(long, env = "MARGAY_METRICS", value_name = "ADDR:PORT")]
     pub metrics: Option<SocketAddr>,
 
+    /// Answer probes on this address, at `/livez` and `/readyz`. Off unless given.
+    #[arg(long, env = "MARGAY_HEALTH", value_name = "ADDR:PORT")]
+    pub health: Option<SocketAddr>,
+
+    /// Where kernel parameters can be written: in a container, where the host's are mounted, for its own are read-only.
+    #[arg(
+        long,
+        env = "MARGAY_SYSCTL_DIR",
+        value_name = "DIR",
+        default_value = "/proc/sys"
+    )]
+    pub sysctl_dir: PathBuf,
+
     /// Which log lines: a level, or directives such as `info,bgp_net=debug`.
     #[arg(
         long,

@@ -2,6 +2,7 @@
 
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -21,7 +22,7 @@ use crate::fib::{self, Fib};
 use crate::firewall::Firewall;
 use crate::pods::{self, PodsConfig, PodsHandle};
 use crate::source::Directory;
-use crate::{metrics, server};
+use crate::{health, metrics, server};
 
 /// How long until a port that was taken is tried again.
 const LISTEN_RETRY: Duration = Duration::from_secs(10);
@@ -95,7 +96,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
     let _alone = alone()?;
     std::fs::create_dir_all(&cli.run_dir)
         .with_context(|| format!("can't make {}", cli.run_dir.display()))?;
-    match sysctl::enable_ipv4_forwarding() {
+    match sysctl::enable_ipv4_forwarding(&cli.sysctl_dir) {
         Ok(true) => info!("switched net.ipv4.ip_forward on"),
         Ok(false) => {}
         Err(error) => warn!("pods can't be routed to: {error}"),
@@ -128,10 +129,14 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
     if let Some(address) = cli.metrics {
         tokio::spawn(metrics::serve(address, agent.clone()).await?);
     }
+    if let Some(address) = cli.health {
+        tokio::spawn(health::serve(address, agent.clone()).await?);
+    }
 
     let mut control = Control {
         directory: Directory::new(cli.config_dir),
         configuration: Configuration::new(cli.node_name),
+        sysctls: cli.sysctl_dir,
         restarting: inherited.routes > 0,
         facts: agent.fib.facts(),
         agent,
@@ -160,6 +165,8 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
 struct Control {
     directory: Directory,
     configuration: Configuration,
+    /// Where kernel parameters can be written.
+    sysctls: PathBuf,
     /// An earlier agent's routes were found: peers are told that we restart (RFC 4724).
     restarting: bool,
     agent: Agent,
@@ -215,7 +222,7 @@ impl Control {
             Ok(plan) => {
                 let plan = Arc::new(plan.clone());
                 self.announce(&plan);
-                forward_ipv6(&plan);
+                forward_ipv6(&plan, &self.sysctls);
                 self.set_firewall(&plan);
                 self.agent.fib.set_plan(Arc::clone(&plan)).await;
                 self.set_pools(&plan);
@@ -308,11 +315,11 @@ impl Control {
 }
 
 /// A node without IPv6 pods is left as it is: a router ignores the advertisements from which it may have its own address.
-fn forward_ipv6(plan: &NodePlan) {
+fn forward_ipv6(plan: &NodePlan, sysctls: &Path) {
     if !plan.pod_cidrs.iter().any(|cidr| cidr.addr().is_ipv6()) {
         return;
     }
-    match sysctl::enable_ipv6_forwarding() {
+    match sysctl::enable_ipv6_forwarding(sysctls) {
         Ok(true) => info!("switched net.ipv6.conf.all.forwarding on"),
         Ok(false) => {}
         Err(error) => warn!("pods can't be routed to over IPv6: {error}"),

@@ -11,6 +11,7 @@
 //! | [`pods`] | the threads that answer the CNI plugin |
 //! | [`server`] | the local API for `margayctl` |
 //! | [`metrics`] | the same for Prometheus |
+//! | [`health`] | whether the agent lives and serves, for the kubelet's probes |
 //!
 //! Threads: `main` runs [`control`], [`server`] and [`metrics`] on a current-thread runtime; `margay-fib` and `margay-bgp`
 //! have one each, so that a full table or a slow kernel call delays no keepalive and no answer; the pods' threads are plain
@@ -21,6 +22,7 @@ pub mod config;
 pub mod control;
 pub mod fib;
 pub mod firewall;
+pub mod health;
 pub mod logging;
 pub mod metrics;
 pub mod pods;

@@ -31,25 +31,25 @@ fn hint(error: &io::Error) -> String {
     }
 }
 
-/// Lets the kernel forward IPv4 packets between links. True when it had to be switched on.
+/// Where the kernel shows its parameters.
+pub const ROOT: &str = "/proc/sys";
+
+/// Lets the kernel forward IPv4 packets between links. True when it had to be switched on. `root` is [`ROOT`], or where that is
+/// mounted writable.
 ///
 /// # Errors
 /// [`SysctlError`].
-pub fn enable_ipv4_forwarding() -> Result<bool, SysctlError> {
-    set("net.ipv4.ip_forward", "1")
+pub fn enable_ipv4_forwarding(root: &Path) -> Result<bool, SysctlError> {
+    set_in(root, "net.ipv4.ip_forward", "1")
 }
 
 /// Lets the kernel forward IPv6 packets between links. It then ignores router advertisements on links whose `accept_ra` is not
 /// 2: those that have listened to them so far, pods' excepted, go on doing so. True when it had to be switched on; false also
-/// where the kernel has no IPv6.
+/// where the kernel has no IPv6. `root` is [`ROOT`], or where that is mounted writable.
 ///
 /// # Errors
 /// [`SysctlError`].
-pub fn enable_ipv6_forwarding() -> Result<bool, SysctlError> {
-    enable_ipv6_forwarding_in(Path::new("/proc/sys"))
-}
-
-fn enable_ipv6_forwarding_in(root: &Path) -> Result<bool, SysctlError> {
+pub fn enable_ipv6_forwarding(root: &Path) -> Result<bool, SysctlError> {
     const FORWARDING: &str = "net.ipv6.conf.all.forwarding";
     let read = |path: PathBuf| std::fs::read_to_string(path).unwrap_or_default();
     if read(path(root, FORWARDING)).trim() == "1" {
@@ -80,7 +80,7 @@ const POD_LINK: &str = "mgy";
 /// # Errors
 /// [`SysctlError`].
 pub fn set(name: &str, value: &str) -> Result<bool, SysctlError> {
-    set_in(Path::new("/proc/sys"), name, value)
+    set_in(Path::new(ROOT), name, value)
 }
 
 fn set_in(root: &Path, name: &str, value: &str) -> Result<bool, SysctlError> {
@@ -143,12 +143,12 @@ mod tests {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, before).unwrap();
         }
-        assert!(enable_ipv6_forwarding_in(&root).unwrap());
+        assert!(enable_ipv6_forwarding(&root).unwrap());
         for (file, _, after) in files {
             let found = std::fs::read_to_string(conf.join(file)).unwrap();
             assert_eq!(found.trim(), after, "{file}");
         }
-        assert!(!enable_ipv6_forwarding_in(&root).unwrap());
+        assert!(!enable_ipv6_forwarding(&root).unwrap());
         std::fs::remove_dir_all(root).unwrap();
     }
 

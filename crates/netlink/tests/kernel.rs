@@ -404,11 +404,12 @@ fn links_are_dumped_with_addresses_and_the_routes_of_others() {
 #[test]
 fn forwarding_is_switched_on_once() {
     let ns = Netns::new();
+    let root = std::path::Path::new(sysctl::ROOT);
     let (first, second) = ns.run(|| {
         let on = || {
             (
-                sysctl::enable_ipv4_forwarding().unwrap(),
-                sysctl::enable_ipv6_forwarding().unwrap(),
+                sysctl::enable_ipv4_forwarding(root).unwrap(),
+                sysctl::enable_ipv6_forwarding(root).unwrap(),
             )
         };
         (on(), on())

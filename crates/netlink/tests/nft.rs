@@ -78,7 +78,7 @@ impl Path {
             }
         }
         path.node.run(|| {
-            sysctl::enable_ipv4_forwarding().unwrap();
+            sysctl::enable_ipv4_forwarding(std::path::Path::new(sysctl::ROOT)).unwrap();
             for (key, value) in [
                 ("net/ipv6/conf/all/forwarding", "1"),
                 // The node answers for itself on the pod's link, as a permanent neighbour entry would.

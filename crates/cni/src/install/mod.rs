@@ -19,6 +19,7 @@ use crate::agent::{Deadline, ask};
 
 mod conflist;
 mod options;
+mod stay;
 
 pub(crate) use options::{Options, Part, Task, USAGE};
 
@@ -26,6 +27,8 @@ pub(crate) use options::{Options, Part, Task, USAGE};
 const PAUSE: Duration = Duration::from_millis(100);
 /// How long one question may take.
 const ANSWER: Duration = Duration::from_secs(2);
+/// Between two lines about an agent that does not come.
+const SAY_AGAIN: Duration = Duration::from_secs(10);
 /// A plugin is a program.
 const PROGRAM: u32 = 0o755;
 /// A configuration is for everybody to read.
@@ -36,10 +39,17 @@ const TEXT: u32 = 0o644;
 /// # Errors
 /// In words for the operator: which path, what is wrong with it, and what to do.
 pub(crate) fn run(options: &Options, mut say: impl FnMut(String)) -> Result<(), String> {
+    if options.stay {
+        stay::end_by_signal()?;
+    }
     match options.task {
         Task::Install => install(options, &mut say),
         Task::Uninstall => uninstall(options, &mut say),
+    }?;
+    if options.stay {
+        stay::for_ever()
     }
+    Ok(())
 }
 
 fn install(options: &Options, say: &mut dyn FnMut(String)) -> Result<(), String> {
@@ -60,7 +70,7 @@ fn install(options: &Options, say: &mut dyn FnMut(String)) -> Result<(), String>
             plugin.display()
         ));
     }
-    wait_for_agent(options)?;
+    wait_for_agent(options, say)?;
     let conflist = options.conflist();
     let (text, remark) = conflist::compose(options);
     say(put(&conflist, text.as_bytes(), TEXT)?);
@@ -100,8 +110,8 @@ fn uninstall(options: &Options, say: &mut dyn FnMut(String)) -> Result<(), Strin
 
 /// Waits until pods could be attached. That no address is free at the moment does not count: pods that are there need the
 /// configuration too, to be detached.
-fn wait_for_agent(options: &Options) -> Result<(), String> {
-    let deadline = Deadline::after(options.wait);
+fn wait_for_agent(options: &Options, say: &mut dyn FnMut(String)) -> Result<(), String> {
+    let mut deadline = Deadline::after(options.wait);
     loop {
         let answer = Deadline::after(ANSWER);
         let reason = match ask(&options.socket, &Request::new(Verb::Status), &[], answer) {
@@ -114,6 +124,13 @@ fn wait_for_agent(options: &Options) -> Result<(), String> {
         };
         if deadline.is_over() {
             let (socket, seconds) = (options.socket.display(), options.wait.as_secs());
+            if options.stay {
+                say(format!(
+                    "{socket}: margayd does not serve yet: {reason}; waiting on"
+                ));
+                deadline = Deadline::after(options.wait.max(SAY_AGAIN));
+                continue;
+            }
             let conflist = options.conflist();
             return Err(format!(
                 "{socket}: margayd does not serve after {seconds} s: {reason}. {} is as it was; see `margayctl status`, or margayd's log, and do this again",

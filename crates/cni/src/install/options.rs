@@ -22,6 +22,8 @@ margayd serves. uninstall takes them away in the other order.
   --mtu OCTETS            MTU of pods [the uplink's]
   --agent-timeout SECONDS how long an ADD waits for margayd [30]
   --no-portmap            no hostPort: leave portmap out even where the plugin is there
+  --stay                  do it, then wait for SIGTERM: for a container, which must not end. margayd is waited for as long
+                          as it takes
 ";
 
 /// What to do.
@@ -52,6 +54,7 @@ pub(crate) struct Options {
     pub(crate) mtu: Option<u32>,
     pub(crate) agent_timeout: Option<u64>,
     pub(crate) portmap: bool,
+    pub(crate) stay: bool,
 }
 
 impl Options {
@@ -78,6 +81,7 @@ impl Options {
             mtu: None,
             agent_timeout: None,
             portmap: true,
+            stay: false,
         };
         while let Some(argument) = arguments.next() {
             // Both `--mtu 1400` and `--mtu=1400`.
@@ -87,6 +91,10 @@ impl Options {
             };
             if name == "--no-portmap" {
                 options.portmap = false;
+                continue;
+            }
+            if name == "--stay" {
+                options.stay = true;
                 continue;
             }
             let value = attached.or_else(|| arguments.next());
@@ -171,6 +179,7 @@ mod tests {
         assert_eq!(options.conf_name, "5.conflist");
         let options = parse("install --mtu=1400 --wait 5 --no-portmap").unwrap();
         assert_eq!((options.mtu, options.portmap), (Some(1400), false));
+        assert!(!options.stay && parse("install --stay").unwrap().stay);
         assert_eq!(options.wait, Duration::from_secs(5));
     }
 

@@ -180,6 +180,38 @@ fn portmap_is_chained_and_what_comes_first_is_told() {
     );
 }
 
+/// As the chart's container: it waits for an agent that comes late, stays, and ends when it is asked to.
+#[test]
+fn one_that_stays_waits_and_ends_by_sigterm() {
+    use rustix::process::{Pid, Signal, kill_process};
+    let mut node = Node::without_agent("10.244.1.0/24");
+    let runtime = Runtime::new(&node);
+    let mut child = Command::new(shim_path())
+        .env_clear()
+        .args(["install", "--stay", "--wait", "0", "--bin-dir"])
+        .arg(&runtime.bin)
+        .arg("--conf-dir")
+        .arg(&runtime.conf)
+        .arg("--socket")
+        .arg(node.socket())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    eventually("the plugin is there", || runtime.plugin().exists());
+    let agent = node.start_agent_without_cidr();
+    agent.set_pools(&["10.244.1.0/24".parse().unwrap()], 1400);
+    eventually("the conflist is there", || runtime.conflist().exists());
+    assert_eq!(child.try_wait().unwrap(), None, "it stays");
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let said = std::io::read_to_string(child.stdout.take().unwrap()).unwrap();
+    assert!(said.contains("waiting on"), "{said}");
+    assert!(
+        runtime.conflist().exists(),
+        "pods that are there need it, to be detached"
+    );
+}
+
 #[test]
 fn uninstall_takes_both_away_and_repeats() {
     let node = Node::new("10.244.1.0/24");
