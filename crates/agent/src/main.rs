@@ -5,6 +5,11 @@ use std::process::ExitCode;
 use agent::{cli::Cli, control, logging};
 use clap::Parser as _;
 
+/// musl's own has one lock for all threads.
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match run(cli) {

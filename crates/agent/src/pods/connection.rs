@@ -8,9 +8,11 @@ use std::time::Duration;
 use std::{fs, io};
 
 use api::cni::{Failure, MAX_MESSAGE, PROTOCOL, Request, Response, Verb, code};
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
 use rustix::fs::Mode;
 use rustix::io::Errno;
-use rustix::net::sockopt::{Timeout, set_socket_timeout, socket_peercred};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
     SendAncillaryBuffer, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType,
@@ -98,13 +100,15 @@ pub(crate) struct Connection {
 impl Connection {
     /// Reads the request. What is wrong with it is to be answered.
     pub(crate) fn receive(&self, buffer: &mut Vec<u8>) -> Result<Call, Failure> {
-        let credentials = socket_peercred(&self.fd)
-            .map_err(|errno| failure(code::PROTOCOL, format!("peer unknown: {errno}")))?;
+        // Not by rustix: in a PID namespace of our own the shim's PID is 0, which its type can't hold.
+        let user = getsockopt(&self.fd, PeerCredentials)
+            .map_err(|errno| failure(code::PROTOCOL, format!("peer unknown: {errno}")))?
+            .uid();
         // The file's mode says the same; this holds whatever becomes of the file.
-        if !credentials.uid.is_root() && credentials.uid != rustix::process::geteuid() {
+        if user != 0 && user != rustix::process::geteuid().as_raw() {
             return Err(failure(
                 code::PROTOCOL,
-                format!("user {} may not ask this", credentials.uid),
+                format!("user {user} may not ask this"),
             ));
         }
         buffer.resize(MAX_MESSAGE, 0);
