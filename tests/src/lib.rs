@@ -4,6 +4,11 @@
 //! reason; or as failed, where `MARGAY_TESTS` says that it should be able to: `namespaces` of all that the kernel must
 //! allow, `all` of programs too, `kernel` of everything, the kernel's drivers among it. A case that fails prints the ends of the logs.
 
+pub mod archive;
+pub mod chart;
+pub mod containerd;
+pub mod cri;
+pub mod kubelet;
 pub mod oracle;
 
 use std::net::Ipv4Addr;
@@ -90,6 +95,18 @@ impl Case {
         self
     }
 
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What it does, for [`run`].
+    #[must_use]
+    pub fn body(self) -> Body {
+        Box::new(move || self.run())
+    }
+
     fn missing(&self) -> Option<String> {
         let program = self.programs.iter().find(|it| process::find(it).is_none());
         let tor = self.shape.tor.and_then(Kind::missing);
@@ -159,10 +176,9 @@ pub fn cannot_run(reason: String, required: &[&str]) -> Result<Completion, Faile
 /// Runs a suite: to be called first thing in `main`.
 #[must_use]
 pub fn suite(cases: Vec<Case>) -> ExitCode {
-    let bodies = cases.into_iter().map(|case| {
-        let name = case.name.clone();
-        (name, Box::new(move || case.run()) as Body)
-    });
+    let bodies = cases
+        .into_iter()
+        .map(|case| (case.name.clone(), case.body()));
     run(bodies.collect(), Vec::new(), THREADS).exit_code()
 }
 

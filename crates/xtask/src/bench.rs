@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 
 use crate::run::{self, LAB, cargo};
 
@@ -63,21 +63,13 @@ fn bgp(filter: Option<&str>) -> Option<Option<&str>> {
 /// The shim as it is meant to be installed: static, since a runtime starts it for every pod and loading libraries would take
 /// longer than its work. With musl where that target is installed, for half the size.
 fn static_shim() -> Result<PathBuf> {
-    let version = Command::new("rustc").arg("-vV").output()?;
-    let version = String::from_utf8(version.stdout)?;
-    let host = version
-        .lines()
-        .find_map(|line| line.strip_prefix("host: "))
-        .context("rustc -vV names no host")?;
-    let musl = host.replace("-gnu", "-musl");
-    let libraries = Command::new("rustc")
-        .args(["--print", "target-libdir", "--target", &musl])
-        .output()?;
-    let libraries = PathBuf::from(String::from_utf8(libraries.stdout)?.trim());
-    let target = if libraries.is_dir() { &musl } else { host };
+    let target = match run::musl()? {
+        Some(musl) => musl,
+        None => run::host()?,
+    };
     let built = cargo()
         .args(["build", "--quiet", "--profile", "shim", "-p", "cni"])
-        .args(["--target", target])
+        .args(["--target", &target])
         .env("RUSTFLAGS", "-C target-feature=+crt-static")
         .status()?;
     if !built.success() {

@@ -26,37 +26,61 @@ const WANTED: &[(&str, &str)] = &[
     ("cpio", "cpio"),
     ("depmod", "kmod"),
     ("qemu-system-x86_64", "qemu-system-x86"),
+    ("buildah", "buildah"),
+    ("musl-gcc", "musl-tools"),
 ];
 
-/// The driver of `libcni`, the library by which runtimes call plugins. No package has it.
-const CNITOOL: &str = "github.com/containernetworking/cni/cnitool@v1.3.0";
+/// Programs that no package has, built by Go: name, module, and what the linker is told. cnitool drives `libcni`, the library by
+/// which runtimes call plugins. Helm learns there which release of Kubernetes it renders for.
+const BUILT: [(&str, &str, &str); 2] = [
+    (
+        "cnitool",
+        "github.com/containernetworking/cni/cnitool@v1.3.0",
+        "",
+    ),
+    (
+        "helm",
+        "helm.sh/helm/v3/cmd/helm@v3.22.0",
+        "-s -w -X helm.sh/helm/v3/internal/version.version=v3.22.0 \
+         -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMajor=1 -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor=37",
+    ),
+];
 
 /// Installs what is missing when we may; otherwise prints the command.
 pub(crate) fn provide(session: &mut Session, install: bool) -> Result<()> {
     debian(session, install)?;
-    cnitool(session, install)
+    BUILT
+        .iter()
+        .try_for_each(|program| built(session, install, program))
 }
 
-/// Builds `cnitool` into our cache, where there is a Go to do it.
-fn cnitool(session: &mut Session, install: bool) -> Result<()> {
+/// Builds one of [`BUILT`] into our cache, where there is a Go to do it.
+fn built(
+    session: &mut Session,
+    install: bool,
+    (name, module, linker): &(&str, &str, &str),
+) -> Result<()> {
     let Some(folder) = cache().map(|folder| folder.join("bin")) else {
         return Ok(());
     };
-    if folder.join("cnitool").is_file() {
+    if folder.join(name).is_file() {
         return Ok(());
     }
     let go = Command::new("go").arg("version").output();
     if !install || !go.is_ok_and(|output| output.status.success()) {
         let wish = format!(
-            "it wants Go: GOBIN={} go install {CNITOOL}",
+            "it wants Go: GOBIN={} go install {module}",
             folder.display()
         );
-        session.skip("cnitool", wish);
+        session.skip(name, wish);
         return Ok(());
     }
     let mut command = Command::new("go");
-    command.args(["install", CNITOOL]).env("GOBIN", folder);
-    session.step("build cnitool (once)", &mut command)?;
+    command
+        .args(["install", "-trimpath", "-ldflags", linker, module])
+        .env("CGO_ENABLED", "0")
+        .env("GOBIN", folder);
+    session.step(&format!("build {name} (once)"), &mut command)?;
     Ok(())
 }
 

@@ -158,6 +158,25 @@ pub(crate) fn cache() -> Option<PathBuf> {
     Some(cache.or_else(home)?.join("margay"))
 }
 
+/// The target that this compiler makes programs for.
+pub(crate) fn host() -> Result<String> {
+    let version = Command::new("rustc").arg("-vV").output()?;
+    let version = String::from_utf8(version.stdout)?;
+    let mut lines = version.lines();
+    let host = lines.find_map(|line| line.strip_prefix("host: "));
+    Ok(host.context("rustc -vV names no host")?.to_owned())
+}
+
+/// The same with musl, for static programs, where it is installed.
+pub(crate) fn musl() -> Result<Option<String>> {
+    let target = host()?.replace("-gnu", "-musl");
+    let libraries = Command::new("rustc")
+        .args(["--print", "target-libdir", "--target", &target])
+        .output()?;
+    let libraries = PathBuf::from(String::from_utf8(libraries.stdout)?.trim());
+    Ok(libraries.is_dir().then_some(target))
+}
+
 /// Where the profile `lab` puts its programs.
 pub(crate) fn lab_folder() -> Result<PathBuf> {
     let metadata = MetadataCommand::new()

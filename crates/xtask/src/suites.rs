@@ -17,11 +17,15 @@ const SUITES: [&str; 9] = [
     "interop",
     "resilience",
     "runtime",
+    CHART,
     "churn",
 ];
 
 /// The suite of which docs/interop.md is the table.
 const PEERS: &str = "peers";
+
+/// The suite that puts static programs into an image.
+const CHART: &str = "chart";
 
 /// Runs the simulation with as many seeds and as large topologies as an optimised build allows.
 pub(crate) fn simulation(session: &mut Session) -> Result<()> {
@@ -47,6 +51,20 @@ pub(crate) fn run(session: &mut Session, install: bool) -> Result<()> {
     }
     if !session.step("build (profile lab)", &mut build)? {
         return Ok(());
+    }
+    match run::musl()? {
+        Some(target) => {
+            session.step(
+                "build static programs",
+                cargo()
+                    .args(["build", "--quiet", "--profile", "lab", "--target", &target])
+                    .args(["-p", "agent", "-p", "cni", "-p", "ctl"]),
+            )?;
+        }
+        None => session.skip(
+            "build static programs",
+            "the suite chart wants them: rustup target add …-unknown-linux-musl",
+        ),
     }
     let programs = run::lab_folder()?;
     let path = path_with_tools();

@@ -1,132 +1,28 @@
 //! containerd and runc.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use lab::datacentre::{DataCentre, Node};
 use lab::probe::Pinger;
-use lab::process::{self, Process, Program};
 use lab::wait;
-use tests::same;
+use tests::containerd::{BIN, CONF, Containerd};
+use tests::cri::{Client, LinuxSandbox, Metadata, PortMapping, Sandbox};
+use tests::{archive, same};
 
-use crate::cri::{Client, LinuxSandbox, Metadata, PortMapping, Sandbox};
-use crate::{LIMIT, Traces, holds, image, prepare};
-
-/// Where `ctr` looks, whatever it is told.
-const BIN: &str = "/opt/cni/bin";
-const CONF: &str = "/etc/cni/net.d";
-
-/// A containerd that runs on a node.
-struct Containerd {
-    process: Process,
-    folder: PathBuf,
-}
-
-impl Drop for Containerd {
-    fn drop(&mut self) {
-        // It goes with the lab; its cgroups would not. Those that others use too can't be removed.
-        let controllers = fs::read_dir("/sys/fs/cgroup")
-            .into_iter()
-            .flatten()
-            .flatten();
-        for controller in controllers {
-            for name in ["default", "k8s.io"] {
-                fs::remove_dir(controller.path().join(name)).ok();
-            }
-        }
-    }
-}
-
-impl Containerd {
-    fn start(node: &Node) -> Result<Self> {
-        let folder = node.run_folder().join("containerd");
-        fs::create_dir_all(&folder)?;
-        let config = folder.join("config.toml");
-        fs::write(&config, configuration(&folder))?;
-        let program = Program::new(process::find("containerd").context("containerd")?)
-            .arg("--config")
-            .arg(&config);
-        let log = folder.join("containerd.log");
-        let process = Process::spawn("containerd", &node.namespace, program, log)?;
-        let mut containerd = Self { process, folder };
-        containerd.wait_ready(node)?;
-        let archive = containerd.folder.join("busybox.tar");
-        image::write(&archive)?;
-        for namespace in ["default", "k8s.io"] {
-            containerd
-                .ctr()?
-                .args(["-n", namespace, "images", "import"])
-                .arg(&archive)
-                .stdout(&node.namespace)?;
-        }
-        Ok(containerd)
-    }
-
-    fn restart(&mut self, node: &Node) -> Result<()> {
-        self.process.kill()?;
-        self.process.restart()?;
-        self.wait_ready(node)
-    }
-
-    fn wait_ready(&mut self, node: &Node) -> Result<()> {
-        wait::until("containerd", LIMIT, || {
-            self.process.check()?;
-            self.ctr()?.arg("version").stdout(&node.namespace)
-        })
-        .map(drop)
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.folder.join("containerd.sock")
-    }
-
-    fn ctr(&self) -> Result<Program> {
-        Ok(Program::new(process::find("ctr").context("ctr")?)
-            .arg("--address")
-            .arg(self.socket()))
-    }
-}
-
-fn configuration(folder: &Path) -> String {
-    let folder = folder.display();
-    let image = image::NAME;
-    format!(
-        r#"version = 2
-root = "{folder}/root"
-state = "{folder}/state"
-[grpc]
-address = "{folder}/containerd.sock"
-[ttrpc]
-address = "{folder}/containerd.sock.ttrpc"
-[plugins."io.containerd.grpc.v1.cri"]
-sandbox_image = "{image}"
-disable_apparmor = true
-restrict_oom_score_adj = true
-[plugins."io.containerd.grpc.v1.cri".cni]
-bin_dir = "{BIN}"
-conf_dir = "{CONF}"
-[plugins."io.containerd.grpc.v1.cri".containerd]
-snapshotter = "native"
-[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
-runtime_type = "io.containerd.runc.v2"
-[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
-SystemdCgroup = false
-"#
-    )
-}
+use crate::{LIMIT, Traces, holds, prepare};
 
 pub(crate) fn pods(dc: &mut DataCentre) -> Result<()> {
     let plugins = ["loopback", "portmap"];
     let node = prepare(dc, Path::new(BIN), Path::new(CONF), &plugins)?;
     let before = Traces::of(node)?;
-    let mut containerd = Containerd::start(node)?;
+    let mut containerd = Containerd::start(node, &[])?;
     let result = by_command(node, &containerd)
         .and_then(|()| by_cri(node, &mut containerd))
         .and_then(|()| before.wait_again(node));
-    let log = || process::tail(containerd.process.log(), 15);
+    let log = || containerd.log();
     result.map_err(|error| error.context(log()))
 }
 
@@ -137,7 +33,7 @@ fn by_command(node: &Node, containerd: &Containerd) -> Result<()> {
     let output = containerd
         .ctr()?
         .args(["run", "--rm", "--cni", "--snapshotter", "native"])
-        .args([image::NAME, "alone", "/bin/busybox", "sh", "-c", &script])
+        .args([archive::NAME, "alone", "/bin/busybox", "sh", "-c", &script])
         .output(&node.namespace)?;
     let text = String::from_utf8_lossy(&output.stdout);
     let complaint = String::from_utf8_lossy(&output.stderr);
@@ -168,7 +64,7 @@ fn sandbox(name: &str) -> Sandbox {
         log_directory: String::new(),
         port_mappings: Vec::new(),
         annotations: BTreeMap::new(),
-        linux: Some(LinuxSandbox {}),
+        linux: Some(LinuxSandbox::default()),
     }
 }
 

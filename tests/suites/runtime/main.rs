@@ -3,20 +3,17 @@
 
 mod chain;
 mod containerd;
-mod cri;
-mod image;
 
 use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use lab::datacentre::{DataCentre, Node, Shape};
 use lab::process::{self, Program};
 use lab::{net, wait};
-use rustix::mount::{MountFlags, mount};
+use tests::containerd::private_root;
 use tests::{Case, oracle, same, suite};
 
 /// What a runtime may take for one thing.
@@ -43,35 +40,6 @@ fn main() -> ExitCode {
     let needed = ["ip", "iptables", "containerd", "ctr", "runc", "busybox"];
     let cases = pods.map(|case| needed.into_iter().fold(case, Case::with));
     suite(cases.into())
-}
-
-/// Lets runtimes write where they always write, without the host's file system noticing: their folders are on tmpfs.
-fn private_root() -> Result<()> {
-    static DONE: OnceLock<Result<(), String>> = OnceLock::new();
-    let overlay = |folder: &str| -> Result<()> {
-        let parts = ["upper", "work"].map(|part| format!("/run/lab/root/{folder}/{part}"));
-        parts.iter().try_for_each(fs::create_dir_all)?;
-        let [upper, work] = &parts;
-        let options = format!("lowerdir=/{folder},upperdir={upper},workdir={work}");
-        let options = std::ffi::CString::new(options)?;
-        let target = format!("/{folder}");
-        let flags = MountFlags::empty();
-        mount(
-            "overlay",
-            &target,
-            "overlay",
-            flags,
-            Some(options.as_c_str()),
-        )
-        .with_context(|| format!("overlay {target}"))
-    };
-    let done = DONE.get_or_init(|| {
-        let mut folders = ["etc", "opt", "var"].into_iter();
-        folders
-            .try_for_each(overlay)
-            .map_err(|error| format!("{error:#}"))
-    });
-    done.clone().map_err(anyhow::Error::msg)
 }
 
 /// A node with a running agent, and a folder of plugins and one of configurations into which ours is installed.

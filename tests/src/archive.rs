@@ -8,10 +8,13 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 /// The image's name, as containerd completes it.
-pub(crate) const NAME: &str = "docker.io/library/busybox:local";
+pub const NAME: &str = "docker.io/library/busybox:local";
 
 /// Writes the archive. What it runs, when it isn't told what, waits for ever: it serves as the sandbox's image too.
-pub(crate) fn write(path: &Path) -> Result<()> {
+///
+/// # Errors
+/// When there is no busybox, or the archive can't be written.
+pub fn write(path: &Path) -> Result<()> {
     let busybox = std::fs::read(process::find("busybox").context("busybox")?)?;
     let mut layer = Vec::new();
     for folder in ["bin/", "dev/", "etc/", "proc/", "sys/", "tmp/"] {
