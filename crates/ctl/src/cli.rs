@@ -18,6 +18,8 @@ Examples:
   margayctl bgp routes --to 192.0.2.1    What do we announce there, and why not the rest?
   margayctl routes                       Does the kernel hold what it should?
   margayctl tunnels                      Which nodes are reached by IPIP, and why?
+  margayctl --node a1 bgp peers          The same from elsewhere, by kubectl and its kubeconfig
+  margayctl --all-nodes status           Is the cluster all right?
 
 Exit status:
   0  all is well
@@ -38,7 +40,7 @@ Examples:
   margayctl bgp reset 192.0.2.1 --soft                 Everything once more, without a loss
   margayctl bgp reset 192.0.2.1 -m 'new line card'     A new session; the peer's log has the reason";
 
-/// Looks into Margay's agent on this node.
+/// Looks into Margay's agent on this node, or on nodes of a cluster.
 #[derive(Debug, Parser)]
 #[command(name = "margayctl", version, after_help = EXAMPLES, styles = Styles::plain())]
 pub(crate) struct Cli {
@@ -54,8 +56,51 @@ pub(crate) struct Cli {
     #[arg(short, long, global = true, help_heading = "Global options")]
     pub(crate) watch: bool,
 
+    #[command(flatten)]
+    pub(crate) cluster: Cluster,
+
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+/// Which agents of a cluster to ask, in the place of this machine's.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "On a cluster, by kubectl")]
+pub(crate) struct Cluster {
+    /// Ask the agent on this node; may be given more than once
+    #[arg(long = "node", global = true, value_name = "NAME")]
+    pub(crate) nodes: Vec<String>,
+
+    /// Ask the agents on all nodes
+    #[arg(long, global = true, conflicts_with = "nodes")]
+    pub(crate) all_nodes: bool,
+
+    /// The kubeconfig's context; without --node: all nodes
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) context: Option<String>,
+
+    /// The kubeconfig; without --node: all nodes
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+
+    /// The namespace that Margay is installed in
+    #[arg(
+        long,
+        global = true,
+        value_name = "NAME",
+        default_value = "kube-system"
+    )]
+    pub(crate) namespace: String,
+
+    /// The program that knows the way to the API server
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATH",
+        env = "MARGAY_KUBECTL",
+        default_value = "kubectl"
+    )]
+    pub(crate) kubectl: PathBuf,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -87,6 +132,18 @@ pub(crate) enum Command {
     Endpoints,
     /// Our nftables table, and what we added to other tables
     Firewall,
+    /// One request to the agent, and its answer as it comes: what --node has run in the agent's pod
+    #[command(hide = true)]
+    Raw {
+        /// GET or POST
+        #[arg(value_parser = ["GET", "POST"])]
+        method: String,
+        /// Path and query
+        target: String,
+        /// JSON
+        #[arg(default_value = "")]
+        body: String,
+    },
     /// Completions for a shell
     #[command(after_help = "Example:\n  source <(margayctl completion bash)")]
     Completion {

@@ -1,4 +1,4 @@
-//! One HTTP/1.1 request over the agent's Unix socket: blocking, one connection a request.
+//! One HTTP/1.1 request over the agent's Unix socket, here or in its pod: blocking, one connection a request.
 
 #[cfg(test)]
 mod tests;
@@ -10,11 +10,22 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
+use crate::cluster::Pod;
+
 /// How long the agent may take. It answers from memory: this is for one that hangs.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// More than a full table of routes; less than what a broken agent could fill memory with.
 const MAX_RESPONSE: u64 = 1 << 30;
+
+/// Where an agent is asked.
+#[derive(Debug, Clone)]
+pub(crate) enum Agent {
+    /// At its socket on this machine.
+    Local(PathBuf),
+    /// In its pod.
+    Pod(Pod),
+}
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +33,9 @@ pub(crate) enum Failure {
     /// Nobody answers.
     #[error("can't reach the agent at {}: {source}\n{}", socket.display(), hint(source))]
     Unreachable { socket: PathBuf, source: io::Error },
+    /// There is no way to it on the cluster.
+    #[error("{0}")]
+    Cluster(String),
     /// The agent answers, but not with what was asked for.
     #[error("{0}")]
     Refused(String),
@@ -47,18 +61,18 @@ fn hint(error: &io::Error) -> &'static str {
 }
 
 /// Asks for `target` (path and query), and gives back the answer's text.
-pub(crate) fn get(socket: &Path, target: &str) -> Result<String, Failure> {
-    ask(socket, &request("GET", target, ""))
+pub(crate) fn get(agent: &Agent, target: &str) -> Result<String, Failure> {
+    ask(agent, "GET", target, "")
 }
 
 /// Sends `body` to `target`, and gives back the answer's text.
 pub(crate) fn post(
-    socket: &Path,
+    agent: &Agent,
     target: &str,
     body: &impl serde::Serialize,
 ) -> Result<String, Failure> {
     let body = serde_json::to_string(body).map_err(|error| Failure::Garbled(error.to_string()))?;
-    ask(socket, &request("POST", target, &body))
+    ask(agent, "POST", target, &body)
 }
 
 fn request(method: &str, target: &str, body: &str) -> String {
@@ -75,11 +89,25 @@ fn request(method: &str, target: &str, body: &str) -> String {
     )
 }
 
-fn ask(socket: &Path, request: &str) -> Result<String, Failure> {
-    let raw = exchange(socket, request).map_err(|source| Failure::Unreachable {
+/// The answer as it comes over the socket.
+pub(crate) fn raw(
+    socket: &Path,
+    method: &str,
+    target: &str,
+    body: &str,
+) -> Result<Vec<u8>, Failure> {
+    let request = request(method, target, body);
+    exchange(socket, &request).map_err(|source| Failure::Unreachable {
         socket: socket.to_owned(),
         source,
-    })?;
+    })
+}
+
+fn ask(agent: &Agent, method: &str, target: &str, body: &str) -> Result<String, Failure> {
+    let raw = match agent {
+        Agent::Local(socket) => raw(socket, method, target, body)?,
+        Agent::Pod(pod) => pod.raw(method, target, body)?,
+    };
     let (status, body) = parse(&raw)?;
     let body =
         String::from_utf8(body).map_err(|_| Failure::Garbled("it is not text".to_owned()))?;

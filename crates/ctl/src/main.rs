@@ -5,12 +5,14 @@
 //! | --- | --- |
 //! | [`cli`] | the command line |
 //! | [`client`] | HTTP over the agent's Unix socket |
+//! | [`cluster`] | agents in their pods, by kubectl |
 //! | [`run`] | one command: ask, show, exit code |
 //! | [`table`], [`text`] | aligned columns, durations, counts |
 //! | [`view`] | the API's values as tables and pages |
 
 mod cli;
 mod client;
+mod cluster;
 mod run;
 mod table;
 mod text;

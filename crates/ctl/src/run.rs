@@ -14,7 +14,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::cli::{Bgp, Cli, Command, Format, Routes};
-use crate::client::{self, Failure};
+use crate::client::{self, Agent, Failure};
+use crate::cluster;
 use crate::view;
 
 /// How long `--watch` waits.
@@ -57,8 +58,23 @@ pub(crate) fn main() -> ExitCode {
         wide: cli.output == Format::Wide,
         colour: terminal && !plain,
     };
+    if let Command::Raw {
+        method,
+        target,
+        body,
+    } = &cli.command
+    {
+        let code = match client::raw(&cli.socket, method, target, body) {
+            Ok(answer) => print(&answer, 0),
+            Err(failure) => show(Err(failure)),
+        };
+        return ExitCode::from(code.unwrap_or_else(|code| code));
+    }
     loop {
-        let result = answer(&cli, style);
+        let result = match on_cluster(&cli) {
+            true => of_cluster(&cli, style),
+            false => answer(&cli, &Agent::Local(cli.socket.clone()), style),
+        };
         if cli.watch && terminal {
             // Erase the screen and go to its corner (ECMA-48 ED, CUP).
             if let Err(code) = print(b"\x1b[2J\x1b[H", 0) {
@@ -83,7 +99,7 @@ fn show(result: Result<Answer, Failure>) -> Result<u8, u8> {
         Ok(Answer { text, well }) => print(text.as_bytes(), u8::from(!well)),
         Err(failure) => {
             let code = match failure {
-                Failure::Unreachable { .. } => 3,
+                Failure::Unreachable { .. } | Failure::Cluster(_) => 3,
                 Failure::Refused(_) | Failure::Garbled(_) => 1,
             };
             complain(&failure).map_or(Err(code), |()| Ok(code))
@@ -117,11 +133,58 @@ fn plugin_name() -> Option<&'static str> {
         .then_some("kubectl margay")
 }
 
-fn answer(cli: &Cli, style: Style) -> Result<Answer, Failure> {
+/// Whether agents of a cluster are asked. kubectl's user means the cluster, unless this is a node.
+fn on_cluster(cli: &Cli) -> bool {
+    cli.cluster.is_asked() || (plugin_name().is_some() && !cli.socket.exists())
+}
+
+/// Asks one agent of a cluster as if it were here, or several with their nodes' names before what they say.
+fn of_cluster(cli: &Cli, style: Style) -> Result<Answer, Failure> {
+    let pods = cli.cluster.pods()?;
+    if let ([pod], [_]) = (pods.as_slice(), cli.cluster.nodes.as_slice()) {
+        return answer(cli, &Agent::Pod(pod.clone()), style);
+    }
+    let answers = cluster::each(&pods, |pod| answer(cli, &Agent::Pod(pod.clone()), style));
+    let well = answers
+        .iter()
+        .all(|answer| answer.as_ref().is_ok_and(|it| it.well));
+    let nodes = pods.iter().map(|pod| pod.node.as_str());
+    let answers = nodes.zip(answers);
+    let text = match cli.output {
+        Format::Json | Format::Yaml => {
+            let values: Vec<serde_json::Value> = answers.map(by_node).collect();
+            raw(cli.output, &values).unwrap_or_default()
+        }
+        Format::Table | Format::Wide => {
+            let parts = answers.map(|(node, answer)| match answer {
+                Ok(answer) => format!("=== {node}\n{}", answer.text),
+                Err(failure) => format!("=== {node}\n{failure}\n"),
+            });
+            parts.collect::<Vec<String>>().join("\n")
+        }
+    };
+    Ok(Answer { text, well })
+}
+
+/// What a program reads of one of several.
+fn by_node((node, answer): (&str, Result<Answer, Failure>)) -> serde_json::Value {
+    match answer {
+        // It was written as JSON or as YAML just now.
+        Ok(answer) => {
+            let value = serde_json::from_str(&answer.text)
+                .or_else(|_| serde_saphyr::from_str::<serde_json::Value>(&answer.text));
+            serde_json::json!({ "node": node, "answer": value.unwrap_or_default() })
+        }
+        Err(failure) => serde_json::json!({ "node": node, "error": failure.to_string() }),
+    }
+}
+
+fn answer(cli: &Cli, agent: &Agent, style: Style) -> Result<Answer, Failure> {
     match &cli.command {
-        Command::Status => status(cli, style),
+        Command::Status => status(cli, agent, style),
         Command::Bgp(Bgp::Peers) => page(
             cli,
+            agent,
             style,
             api::path::PEERS,
             view::peers::is_well,
@@ -129,7 +192,14 @@ fn answer(cli: &Cli, style: Style) -> Result<Answer, Failure> {
         ),
         Command::Bgp(Bgp::Peer { address }) => {
             let target = format!("{}/{address}", api::path::PEERS);
-            page(cli, style, &target, view::peers::is_up, view::peers::page)
+            page(
+                cli,
+                agent,
+                style,
+                &target,
+                view::peers::is_up,
+                view::peers::page,
+            )
         }
         Command::Bgp(Bgp::Reset {
             address,
@@ -140,13 +210,14 @@ fn answer(cli: &Cli, style: Style) -> Result<Answer, Failure> {
                 true => PeerAction::SoftReset,
                 false => PeerAction::Reset,
             };
-            order(cli, *address, action, message)
+            order(cli, agent, *address, action, message)
         }
         Command::Bgp(Bgp::Shutdown { address, message }) => {
-            order(cli, *address, PeerAction::Shutdown, message)
+            order(cli, agent, *address, PeerAction::Shutdown, message)
         }
         Command::Bgp(Bgp::Routes(routes)) => page(
             cli,
+            agent,
             style,
             &query(routes),
             |_| true,
@@ -154,6 +225,7 @@ fn answer(cli: &Cli, style: Style) -> Result<Answer, Failure> {
         ),
         Command::Routes => page(
             cli,
+            agent,
             style,
             api::path::ROUTES,
             view::routes::is_well,
@@ -161,6 +233,7 @@ fn answer(cli: &Cli, style: Style) -> Result<Answer, Failure> {
         ),
         Command::Tunnels => page(
             cli,
+            agent,
             style,
             api::path::TUNNELS,
             view::tunnels::is_well,
@@ -168,6 +241,7 @@ fn answer(cli: &Cli, style: Style) -> Result<Answer, Failure> {
         ),
         Command::Endpoints => page(
             cli,
+            agent,
             style,
             api::path::ENDPOINTS,
             |_| true,
@@ -175,12 +249,13 @@ fn answer(cli: &Cli, style: Style) -> Result<Answer, Failure> {
         ),
         Command::Firewall => page(
             cli,
+            agent,
             style,
             api::path::STATUS,
             |status: &api::Status| status.firewall.error.is_none(),
             |status, _| view::firewall::page(status),
         ),
-        Command::Completion { .. } => Ok(Answer {
+        Command::Completion { .. } | Command::Raw { .. } => Ok(Answer {
             text: String::new(),
             well: true,
         }),
@@ -188,9 +263,8 @@ fn answer(cli: &Cli, style: Style) -> Result<Answer, Failure> {
 }
 
 /// The node at a glance.
-fn status(cli: &Cli, style: Style) -> Result<Answer, Failure> {
-    let get = |target: &str| client::get(&cli.socket, target);
-    let body = get(api::path::STATUS)?;
+fn status(cli: &Cli, agent: &Agent, style: Style) -> Result<Answer, Failure> {
+    let body = client::get(agent, api::path::STATUS)?;
     let status: api::Status = client::decode(&body)?;
     if let Some(text) = raw(cli.output, &status) {
         return Ok(Answer {
@@ -199,20 +273,26 @@ fn status(cli: &Cli, style: Style) -> Result<Answer, Failure> {
         });
     }
     // The sessions' own words say more than their number; an agent that fails in between is no reason to be silent.
-    let peers = get(api::path::PEERS)
+    let peers = client::get(agent, api::path::PEERS)
         .and_then(|body| client::decode::<api::Peers>(&body))
         .unwrap_or_default();
     Ok(view::status::show(&status, &peers, style))
 }
 
 /// Has the agent do something with a peer, and shows what came of it.
-fn order(cli: &Cli, address: IpAddr, action: PeerAction, text: &str) -> Result<Answer, Failure> {
+fn order(
+    cli: &Cli,
+    agent: &Agent,
+    address: IpAddr,
+    action: PeerAction,
+    text: &str,
+) -> Result<Answer, Failure> {
     let order = PeerOrder {
         action,
         text: text.to_owned(),
     };
     let target = format!("{}/{address}", api::path::PEERS);
-    let done: PeerOrderDone = client::decode(&client::post(&cli.socket, &target, &order)?)?;
+    let done: PeerOrderDone = client::decode(&client::post(agent, &target, &order)?)?;
     let text = raw(cli.output, &done).unwrap_or_else(|| format!("{}\n", done.message));
     Ok(Answer { text, well: true })
 }
@@ -220,12 +300,13 @@ fn order(cli: &Cli, address: IpAddr, action: PeerAction, text: &str) -> Result<A
 /// Asks for a value, and shows it in the format that is wanted.
 fn page<T: Serialize + DeserializeOwned>(
     cli: &Cli,
+    agent: &Agent,
     style: Style,
     target: &str,
     well: impl Fn(&T) -> bool,
     show: impl Fn(&T, Style) -> String,
 ) -> Result<Answer, Failure> {
-    let value: T = client::decode(&client::get(&cli.socket, target)?)?;
+    let value: T = client::decode(&client::get(agent, target)?)?;
     let text = raw(cli.output, &value).unwrap_or_else(|| show(&value, style));
     Ok(Answer {
         text,

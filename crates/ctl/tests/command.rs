@@ -274,3 +274,193 @@ fn orders_to_a_peer_are_posted() {
         assert_eq!(requests, [target]);
     }
 }
+
+/// Two agents, and a program in the place of kubectl: it knows their pods, runs what it is told to run in one of them here, and
+/// writes down what it was called with.
+struct Pods {
+    directory: TempDir,
+    agents: Vec<Agent>,
+}
+
+impl Pods {
+    fn new(agents: Vec<Agent>) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = |name: &str| directory.path().join(name);
+        let pod = |(number, node): (usize, &str)| {
+            format!(
+                r#"{{"metadata":{{"name":"margay-{number}"}},"spec":{{"nodeName":"{node}"}},"status":{{"phase":"{}"}}}}"#,
+                if node == "c" { "Pending" } else { "Running" }
+            )
+        };
+        let nodes = ["a", "b", "c"].into_iter().enumerate();
+        let list: Vec<String> = nodes.map(pod).collect();
+        std::fs::write(path("pods"), format!(r#"{{"items":[{}]}}"#, list.join(",")))
+            .expect("a file");
+        for (number, agent) in agents.iter().enumerate() {
+            std::fs::write(
+                path(&format!("margay-{number}")),
+                agent.socket().display().to_string(),
+            )
+            .expect("a file");
+        }
+        let script = format!(
+            r#"#!/bin/sh
+cd {folder}
+echo "$*" >> calls
+case "$*" in
+  *" get pods "*) cat pods; exit ;;
+esac
+while [ "$1" != exec ]; do shift; done
+pod=$2
+while [ "$1" != -- ]; do shift; done
+shift 2
+MARGAY_SOCKET=$(cat "$pod") exec {program} "$@"
+"#,
+            folder = directory.path().display(),
+            program = env!("CARGO_BIN_EXE_margayctl"),
+        );
+        std::fs::write(path("kubectl"), script).expect("a file");
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(path("kubectl"), mode).expect("a mode");
+        Self { directory, agents }
+    }
+
+    /// The output, how kubectl was called, and what each agent was asked for.
+    fn run(self, arguments: &[&str]) -> (Output, String, Vec<Vec<String>>) {
+        let output = margayctl()
+            .args(arguments)
+            .arg("--kubectl")
+            .arg(self.directory.path().join("kubectl"))
+            .output()
+            .expect("margayctl runs");
+        let calls = std::fs::read_to_string(self.directory.path().join("calls"));
+        let asked = self.agents.into_iter();
+        let asked = asked.map(|agent| agent.thread.join().expect("the agent's thread"));
+        (output, calls.unwrap_or_default(), asked.collect())
+    }
+}
+
+#[test]
+fn a_node_of_a_cluster_is_asked_in_its_pod() {
+    let pods = Pods::new(vec![
+        Agent::new(&[]),
+        Agent::new(&[(200, &peers("Established"))]),
+    ]);
+    let (output, calls, asked) = pods.run(&[
+        "--context",
+        "prod",
+        "--namespace",
+        "net",
+        "--node",
+        "b",
+        "bgp",
+        "peers",
+    ]);
+    check(&output, 0, "192.0.2.1", "");
+    let calls: Vec<&str> = calls.lines().collect();
+    assert_eq!(
+        calls,
+        [
+            "--context prod --namespace net get pods --output=json --selector \
+             app.kubernetes.io/name=margay,app.kubernetes.io/component=agent --request-timeout=30s \
+             --field-selector=spec.nodeName=b",
+            "--context prod --namespace net exec margay-1 --container margayd --quiet -- \
+             /margayctl raw GET /v1/bgp/peers",
+        ]
+    );
+    assert_eq!(
+        asked,
+        [vec![], vec!["GET /v1/bgp/peers HTTP/1.1".to_owned()]]
+    );
+}
+
+#[test]
+fn an_order_goes_to_the_pod_as_an_argument() {
+    let done = r#"{"message":"the session with 192.0.2.1 starts anew"}"#;
+    let pods = Pods::new(vec![Agent::new(&[(200, done)])]);
+    let (output, calls, asked) = pods.run(&[
+        "--node",
+        "a",
+        "bgp",
+        "reset",
+        "192.0.2.1",
+        "-m",
+        "a 'new' card",
+    ]);
+    check(&output, 0, "starts anew", "");
+    assert!(
+        calls.contains(
+            r#"raw POST /v1/bgp/peers/192.0.2.1 {"action":"reset","text":"a 'new' card"}"#
+        ),
+        "{calls}"
+    );
+    assert!(
+        asked[0][0].contains(r#""text":"a 'new' card""#),
+        "{asked:?}"
+    );
+}
+
+#[test]
+fn all_nodes_answer_under_their_names() {
+    let agents = || {
+        vec![
+            Agent::new(&[(200, &peers("Established"))]),
+            Agent::new(&[(200, &peers("Active"))]),
+        ]
+    };
+    let (output, _, _) = Pods::new(agents()).run(&["--all-nodes", "bgp", "peers"]);
+    check(&output, 1, "=== a\n", "");
+    check(&output, 1, "=== b\n", "");
+    check(
+        &output,
+        1,
+        "=== c\nthe agent's pod margay-2 is Pending\n",
+        "",
+    );
+    for format in ["json", "yaml"] {
+        let pods = Pods::new(agents());
+        let (output, _, _) = pods.run(&["--all-nodes", "bgp", "peers", "-o", format]);
+        assert_eq!(output.status.code(), Some(1));
+        let text = String::from_utf8(output.stdout).expect("text");
+        let value: serde_json::Value = match format {
+            "json" => serde_json::from_str(&text).expect("JSON"),
+            _ => serde_saphyr::from_str(&text).expect("YAML"),
+        };
+        assert_eq!(value[0]["node"], "a");
+        assert_eq!(value[0]["answer"]["peers"][0]["address"], "192.0.2.1");
+        assert_eq!(value[1]["answer"]["peers"][0]["state"], "Active");
+        assert!(
+            value[2]["error"]
+                .as_str()
+                .expect("an error")
+                .contains("Pending")
+        );
+    }
+}
+
+#[test]
+fn what_is_in_the_way_to_a_cluster_is_told() {
+    let missing = Pods::new(vec![]);
+    let (output, _, _) = missing.run(&["--node", "z", "status"]);
+    check(&output, 3, "", "there is no agent on node z");
+    let refuses = Pods::new(vec![Agent::new(&[(
+        404,
+        r#"{"error":"not a configured peer"}"#,
+    )])]);
+    let (output, _, _) = refuses.run(&["--node", "a", "bgp", "peer", "192.0.2.9"]);
+    check(&output, 1, "", "not a configured peer");
+    let gone = Pods::new(vec![]);
+    std::fs::write(gone.directory.path().join("margay-0"), "/nowhere/api.sock").expect("a file");
+    let (output, _, _) = gone.run(&["--node", "a", "status"]);
+    check(
+        &output,
+        3,
+        "",
+        "kubectl: margayctl: can't reach the agent at /nowhere/api.sock",
+    );
+    let output = margayctl()
+        .args(["--all-nodes", "--kubectl", "/nowhere/kubectl", "status"])
+        .output()
+        .expect("margayctl runs");
+    check(&output, 3, "", "/nowhere/kubectl can't be run");
+}
