@@ -42,7 +42,7 @@ pub(crate) fn main() -> ExitCode {
         // kubectl runs its plugins by the name kubectl-NAME; help should show what the user typed.
         command = command.name(name).bin_name(name);
     }
-    let cli = match Cli::from_arg_matches_mut(&mut command.get_matches_mut()) {
+    let mut cli = match Cli::from_arg_matches_mut(&mut command.get_matches_mut()) {
         Ok(cli) => cli,
         Err(error) => error.exit(),
     };
@@ -72,7 +72,7 @@ pub(crate) fn main() -> ExitCode {
     }
     loop {
         let result = match on_cluster(&cli) {
-            true => of_cluster(&cli, style),
+            true => of_cluster(&mut cli, style),
             false => answer(&cli, &Agent::Local(cli.socket.clone()), style),
         };
         if cli.watch && terminal {
@@ -139,21 +139,28 @@ fn on_cluster(cli: &Cli) -> bool {
 }
 
 /// Asks one agent of a cluster as if it were here, or several with their nodes' names before what they say.
-fn of_cluster(cli: &Cli, style: Style) -> Result<Answer, Failure> {
+fn of_cluster(cli: &mut Cli, style: Style) -> Result<Answer, Failure> {
     let pods = cli.cluster.pods()?;
     if let ([pod], [_]) = (pods.as_slice(), cli.cluster.nodes.as_slice()) {
         return answer(cli, &Agent::Pod(pod.clone()), style);
     }
-    let answers = cluster::each(&pods, |pod| answer(cli, &Agent::Pod(pod.clone()), style));
+    let format = cli.output;
+    if format == Format::Yaml {
+        // To be read again below.
+        cli.output = Format::Json;
+    }
+    let ask = |pod: &cluster::Pod| answer(cli, &Agent::Pod(pod.clone()), style);
+    let answers = cluster::each(&pods, ask);
+    cli.output = format;
     let well = answers
         .iter()
         .all(|answer| answer.as_ref().is_ok_and(|it| it.well));
     let nodes = pods.iter().map(|pod| pod.node.as_str());
     let answers = nodes.zip(answers);
-    let text = match cli.output {
+    let text = match format {
         Format::Json | Format::Yaml => {
             let values: Vec<serde_json::Value> = answers.map(by_node).collect();
-            raw(cli.output, &values).unwrap_or_default()
+            raw(format, &values).unwrap_or_default()
         }
         Format::Table | Format::Wide => {
             let parts = answers.map(|(node, answer)| match answer {
@@ -169,11 +176,10 @@ fn of_cluster(cli: &Cli, style: Style) -> Result<Answer, Failure> {
 /// What a program reads of one of several.
 fn by_node((node, answer): (&str, Result<Answer, Failure>)) -> serde_json::Value {
     match answer {
-        // It was written as JSON or as YAML just now.
+        // It was written just now.
         Ok(answer) => {
-            let value = serde_json::from_str(&answer.text)
-                .or_else(|_| serde_saphyr::from_str::<serde_json::Value>(&answer.text));
-            serde_json::json!({ "node": node, "answer": value.unwrap_or_default() })
+            let value: serde_json::Value = serde_json::from_str(&answer.text).unwrap_or_default();
+            serde_json::json!({ "node": node, "answer": value })
         }
         Err(failure) => serde_json::json!({ "node": node, "error": failure.to_string() }),
     }
