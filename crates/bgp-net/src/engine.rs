@@ -28,6 +28,8 @@ const TURN_TIME: Duration = Duration::from_millis(100);
 const WRITE_CHUNKS: usize = 16;
 /// How many changes go into one message of the route feed.
 const CHANGES: usize = 4096;
+/// How many such messages are made before others have their turn, however fast they are read.
+const BATCHES: usize = 4;
 /// How long the peer may take to read our last words.
 const CLOSE_TIME: Duration = Duration::from_secs(2);
 /// Tokens from here up are listeners; a connection's number never gets there.
@@ -57,7 +59,7 @@ pub(crate) struct Engine {
     closing: usize,
     /// Connections that have more to write than one turn allows.
     again: Vec<ConnId>,
-    /// Others have not had their turn to write.
+    /// Others have not had their turn to write, or the feed has not got all.
     unwritten: bool,
     buffer: Box<[u8]>,
     ready: Vec<Ready>,
@@ -412,7 +414,13 @@ impl Engine {
             self.speaker.close_routes();
             return;
         }
+        let mut batches = 0;
         while let Ok(permit) = feed.try_reserve() {
+            if batches == BATCHES {
+                self.unwritten = true;
+                return;
+            }
+            batches += 1;
             let next_hops = self.speaker.poll_next_hops();
             if !next_hops.is_empty() {
                 permit.send(RouteFeed::NextHops(next_hops));

@@ -13,7 +13,7 @@
 //! then a wait for whatever comes first: a timer, a configuration, a command, room in the route channel, or ready sockets,
 //! each of which gets a bounded piece of work with a look at the timers after it. Reading and writing have a tenth of a second a
 //! turn at most, a KEEPALIVE is written before anybody's routes, and what concerns all routes (a session lost, another policy, a
-//! next hop gone) is done a piece of some milliseconds a turn. So routes never hold up a keepalive.
+//! next hop gone) is done a piece of about a millisecond a turn. So routes never hold up a keepalive.
 //!
 //! The waits are cancel safe: none of them takes anything that would be lost when another one is first.
 //!

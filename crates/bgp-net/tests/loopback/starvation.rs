@@ -79,7 +79,8 @@ async fn walks_through_all_routes_end_no_session() {
     // The one whose routes are the best goes, and the other in the midst of that.
     for (source, spoke) in SOURCES.into_iter().zip(&spokes) {
         let (ours, theirs) = (status(&handle, source).await, status(spoke, 50).await);
-        assert_eq!((ours.flaps, theirs.flaps), (0, 0), "{source}");
+        let why = (&ours.last_error, &theirs.last_error);
+        assert_eq!((ours.flaps, theirs.flaps), (0, 0), "{source}: {why:?}");
         spoke.abandon().await.unwrap();
         until("gone", async || {
             (status(&handle, source).await.state != State::Established).then_some(())

@@ -18,8 +18,8 @@ use super::peer::{JUDGE, PeerIndex, RETELL, SWEEP};
 use super::table::Table;
 use super::{FAMILIES, Rib};
 
-/// How much one turn may do, in units of one look at a net or a path: some milliseconds.
-pub(super) const TURN: u32 = if cfg!(test) { 1 << 10 } else { 1 << 16 };
+/// How much one turn may do, in units of one look at a net or a path: about a millisecond.
+pub(super) const TURN: u32 = if cfg!(test) { 1 << 10 } else { 1 << 14 };
 /// Units for a net at which there is something to do.
 const DEED: u32 = 4;
 
