@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use bgp::config::SpeakerConfig;
@@ -32,6 +33,8 @@ const CHANGES: usize = 4096;
 const BATCHES: usize = 4;
 /// How long the peer may take to read our last words.
 const CLOSE_TIME: Duration = Duration::from_secs(2);
+/// How many connections of one peer may be about to close: a peer that calls again and again must not pile them up.
+const CLOSING: usize = 4;
 /// Tokens from here up are listeners; a connection's number never gets there.
 pub(crate) const LISTENERS: u64 = u64::MAX - 0xffff;
 
@@ -395,11 +398,32 @@ impl Engine {
             self.connections.remove(&conn);
             return;
         }
+        let remote = connection.remote;
         let finished = connection.finish(last, now() + CLOSE_TIME);
         self.closing += 1;
+        self.limit_closing(remote);
         match finished {
             Ok(written) => self.update_wait(conn, written),
             Err(_) => self.forget(conn),
+        }
+    }
+
+    /// Closes a peer's oldest connection for good where too many are about to.
+    fn limit_closing(&mut self, remote: IpAddr) {
+        if self.closing <= CLOSING {
+            return;
+        }
+        let of_peer = self.connections.iter().filter(|(_, c)| c.remote == remote);
+        let closing: Vec<_> = of_peer
+            .filter_map(|(conn, connection)| match connection.phase {
+                Phase::Closing(until) => Some((until, *conn)),
+                Phase::Connecting | Phase::Open => None,
+            })
+            .collect();
+        if closing.len() > CLOSING
+            && let Some((_, oldest)) = closing.into_iter().min_by_key(|(until, _)| *until)
+        {
+            self.forget(oldest);
         }
     }
 

@@ -390,3 +390,50 @@ fn a_port_in_use_is_an_error_that_names_it() {
     );
     drop(taken);
 }
+
+/// Of a port, how many of its connections are half closed and still have a descriptor (`/proc/net/tcp`: FIN_WAIT1 and 2, inode).
+fn half_closed(port: u16) -> usize {
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let is = |line: &&str| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        fields[1].ends_with(&format!(":{port:04X}"))
+            && matches!(fields[3], "04" | "05")
+            && fields[9] != "0"
+    };
+    table.lines().skip(1).filter(is).count()
+}
+
+#[tokio::test]
+async fn a_peer_that_calls_again_and_again_piles_up_no_sockets() {
+    let port = 17911;
+    let passive = PeerConfig {
+        passive: true,
+        ..peer(65042, 41, port)
+    };
+    let (_handle, _routes) = bgp_net::spawn(
+        speaker(41, 65041, &[(42, passive)], &[]),
+        &listen(41, port),
+        false,
+    )
+    .unwrap();
+    let mut calls = Vec::new();
+    let mut most = 0;
+    for _ in 0..40 {
+        let socket =
+            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket
+            .bind(&SocketAddr::from((address(42), 0)).into())
+            .unwrap();
+        socket
+            .connect(&SocketAddr::from((address(41), port)).into())
+            .unwrap();
+        // Its OPEN: the call is taken, and the one before is given up.
+        let mut stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut octet = [0];
+        stream.read_exact(&mut octet).unwrap();
+        calls.push(stream);
+        most = most.max(half_closed(port));
+    }
+    assert!((1..=5).contains(&most), "{most} of {}", calls.len());
+}
