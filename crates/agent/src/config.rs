@@ -27,8 +27,8 @@ impl Configuration {
     #[must_use]
     pub fn new(node: String) -> Self {
         Self {
+            index: Index::for_node(&node),
             node,
-            index: Index::default(),
             files: BTreeMap::new(),
             unreadable: None,
             logged: Vec::new(),

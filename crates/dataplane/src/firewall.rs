@@ -19,6 +19,10 @@ pub struct Firewall {
     pub masqueraded: Vec<IpNet>,
     /// Where pods' own addresses are known: all pools, and all nodes.
     pub inside: Vec<IpNet>,
+    /// Ranges of Services' addresses. What is still on its way to one of them when it is forwarded belongs to no Service.
+    pub services: Vec<IpNet>,
+    /// Whether the sender of such a packet is told, or it is dropped without a word.
+    pub reject_services: bool,
     /// Whose tunnel packets are taken; `None`: no tunnel of ours is there, and nobody's are looked at.
     pub tunnel_peers: Option<BTreeSet<IpAddr>>,
 }
@@ -27,7 +31,10 @@ impl Firewall {
     /// Nothing is to be done: no table is needed.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.pod_interfaces.is_empty() && self.masqueraded.is_empty() && self.tunnel_peers.is_none()
+        self.pod_interfaces.is_empty()
+            && self.masqueraded.is_empty()
+            && self.services.is_empty()
+            && self.tunnel_peers.is_none()
     }
 
     /// The same as a person reads it, a line for each rule.
@@ -50,11 +57,21 @@ impl Firewall {
                 peers.len()
             ));
         }
+        let list = |nets: &[IpNet]| {
+            let nets: Vec<String> = nets.iter().map(ToString::to_string).collect();
+            nets.join(", ")
+        };
+        if !self.services.is_empty() {
+            lines.push(format!(
+                "forwarded to an address of {} that no Service has: {}",
+                list(&self.services),
+                match self.reject_services {
+                    true => "rejected",
+                    false => "dropped",
+                }
+            ));
+        }
         if !self.masqueraded.is_empty() {
-            let list = |nets: &[IpNet]| {
-                let nets: Vec<String> = nets.iter().map(ToString::to_string).collect();
-                nets.join(", ")
-            };
             lines.push(format!(
                 "from {} to outside {}: masqueraded",
                 list(&self.masqueraded),
@@ -89,12 +106,15 @@ mod tests {
                 "10.244.0.0/16".parse().unwrap(),
                 "192.0.2.1/32".parse().unwrap(),
             ],
+            services: vec!["10.96.0.0/12".parse().unwrap()],
+            reject_services: false,
             tunnel_peers: Some(["192.0.2.1".parse().unwrap()].into()),
         };
         let expected = [
             "packets from mgy* whose source address isn't routed to that interface: dropped",
             "not looked at: mgy1",
             "tunnel packets from anybody but 1 nodes: dropped",
+            "forwarded to an address of 10.96.0.0/12 that no Service has: dropped",
             "from 10.244.0.0/16 to outside 10.244.0.0/16, 192.0.2.1/32: masqueraded",
         ];
         assert_eq!(firewall.describe(), expected);

@@ -236,6 +236,66 @@ fn pods_are_masqueraded_towards_the_outside_alone() {
     }
 }
 
+/// What kube-proxy does for a Service, in little: another address in the place of the Service's.
+const PROXY: &str = "table ip proxy {
+  chain pre { type nat hook prerouting priority -100; ip daddr 198.18.0.1 dnat to 192.0.2.2; }
+  chain out { type nat hook output priority -100; ip daddr 198.18.0.1 dnat to 192.0.2.2; }
+}";
+
+#[test]
+fn addresses_without_a_service_go_nowhere() {
+    let path = Path::new();
+    let mut nft = path.nft();
+    // The router that announces the range: whatever the node doesn't know goes there.
+    let default = NextHop {
+        via: Some(OUTSIDE[0].parse().unwrap()),
+        link: path.node.link("up0"),
+        onlink: false,
+    };
+    let all = "0.0.0.0/0".parse().unwrap();
+    setup::set_route(&mut path.node.socket(), all, &[default]).unwrap();
+    for address in ["198.18.0.9", "198.18.0.1"] {
+        let outside = path.outside.link("eth0");
+        setup::add_address(&mut path.outside.socket(), outside, net(address)).unwrap();
+    }
+    let mut firewall = guard();
+    nft.apply(&firewall).unwrap();
+    assert!(path.seen(POD[0], "198.18.0.9").is_some());
+    for (reject, words) in [
+        (false, "drop"),
+        (true, "reject with icmpx admin-prohibited"),
+    ] {
+        firewall.services = vec!["198.18.0.0/24".parse().unwrap(), net("fd96::1")];
+        firewall.reject_services = reject;
+        nft.apply(&firewall).unwrap();
+        assert_eq!(path.seen(POD[0], "198.18.0.9"), None);
+        assert_eq!(path.seen(POD[0], OUTSIDE[0]), Some(POD[0].parse().unwrap()));
+        let shown = path.ask("nft", &["list", "table", "inet", "margay"]);
+        for line in [
+            "ip daddr @services4 counter",
+            "ip6 daddr @services6 counter",
+            words,
+        ] {
+            assert!(shown.contains(line), "{line} in {shown}");
+        }
+    }
+    // A Service's address gets through, from a pod and from the node itself.
+    assert_eq!(path.seen(POD[0], "198.18.0.1"), None);
+    path.ask("nft", &[PROXY]);
+    for (ns, source) in [(&path.pod, POD[0]), (&path.node, NODE[0])] {
+        let receiver = path
+            .outside
+            .run(|| UdpSocket::bind((OUTSIDE[0], 0)).unwrap());
+        let limit = Some(Duration::from_secs(2));
+        receiver.set_read_timeout(limit).unwrap();
+        let port = receiver.local_addr().unwrap().port();
+        let sender = ns.run(|| UdpSocket::bind((source, 0)).unwrap());
+        sender.send_to(b"hello", ("198.18.0.1", port)).unwrap();
+        let (_, from) = receiver.recv_from(&mut [0; 16]).unwrap();
+        assert_eq!(from.ip().to_string(), source);
+    }
+}
+
 #[test]
 fn tunnel_packets_come_from_nodes_alone() {
     let path = Path::new();

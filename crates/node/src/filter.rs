@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use resources::{ClusterState, Node};
 
 use crate::rule::Named;
+use crate::services;
 
 /// The cluster's pod ranges and this node's own, as sets that all of its policies share.
 #[derive(Debug, Clone)]
@@ -19,6 +20,8 @@ pub struct Ranges {
     /// Pools that are announced to nobody by themselves.
     hidden: Option<PrefixSet>,
     cluster: Option<PrefixSet>,
+    /// Services' ranges that nodes announce.
+    services: Option<PrefixSet>,
     has_ipv6: bool,
 }
 
@@ -35,15 +38,18 @@ impl Ranges {
             .pools
             .values()
             .filter(|pool| pool.disable_bgp_export);
+        let services: Vec<IpNet> = services::ranges(cluster).collect();
+        let all = own.iter().chain(&ranges).chain(&services);
         Self {
+            has_ipv6: all.clone().any(|it| it.addr().is_ipv6()),
+            services: set(services.clone()),
             hidden: set(hidden.map(|pool| pool.cidr).collect()),
-            has_ipv6: own.iter().chain(&ranges).any(|it| it.addr().is_ipv6()),
             own: set(own.to_vec()),
             cluster: set(ranges),
         }
     }
 
-    /// Whether pods have IPv6 addresses somewhere.
+    /// Whether pods or Services have IPv6 addresses somewhere.
     #[must_use]
     pub fn have_ipv6(&self) -> bool {
         self.has_ipv6
@@ -76,15 +82,18 @@ impl Ranges {
             vec![Match::Source(SourceKind::Local)],
             Verdict::Accept,
         ));
-        if let Some(cluster) = self.cluster.as_ref().filter(|_| reflects) {
-            statements.push(statement(
-                "default: reflected, inside the pod ranges",
-                vec![
-                    Match::Source(SourceKind::Internal),
-                    Match::Inside(cluster.clone()),
-                ],
-                Verdict::Accept,
-            ));
+        let reflected = [
+            ("default: reflected, inside the pod ranges", &self.cluster),
+            (
+                "default: reflected, inside the Services' ranges",
+                &self.services,
+            ),
+        ];
+        for (name, ranges) in reflected.into_iter().filter(|_| reflects) {
+            statements.extend(ranges.clone().map(|ranges| {
+                let matches = vec![Match::Source(SourceKind::Internal), Match::Inside(ranges)];
+                statement(name, matches, Verdict::Accept)
+            }));
         }
         Policy::new(
             statements,
@@ -93,9 +102,13 @@ impl Ranges {
         )
     }
 
-    /// The policy for what a peer sends us.
+    /// The policy for what a peer sends us. `reflects`: as for [`export`](Self::export); what is reflected has to be taken.
     #[must_use]
-    pub(crate) fn import<'a>(&self, rules: impl Iterator<Item = Named<'a>>) -> Policy {
+    pub(crate) fn import<'a>(
+        &self,
+        rules: impl Iterator<Item = Named<'a>>,
+        reflects: bool,
+    ) -> Policy {
         let mut statements = Vec::new();
         if let Some(own) = &self.own {
             // Even a filter that accepts everything must not let a neighbour take a pod's address over.
@@ -115,6 +128,13 @@ impl Ranges {
                 Verdict::Accept,
             ));
         }
+        statements.extend(self.services.clone().filter(|_| reflects).map(|services| {
+            statement(
+                "default: to be reflected, inside the Services' ranges",
+                vec![Match::Inside(services)],
+                Verdict::Accept,
+            )
+        }));
         Policy::new(
             statements,
             Verdict::Reject,

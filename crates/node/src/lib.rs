@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | [`mod@plan`] | [`ClusterState`](resources::ClusterState) to [`NodePlan`]: what one node's speaker and kernel are to do |
 //! | [`peers`] | which peers this node has |
+//! | `services` | which addresses of Services it announces |
 //! | [`filter`], `rule` | which routes they may send us, and which they get |
 //! | [`route`] | best paths and endpoints to kernel routes |
 //! | [`tunnel`] | which next hops are reached through a tunnel |
@@ -15,6 +16,7 @@ pub mod peers;
 pub mod plan;
 pub mod route;
 mod rule;
+mod services;
 pub mod tunnel;
 
 pub use plan::{NodePlan, PlanError, plan};

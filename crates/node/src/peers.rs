@@ -310,8 +310,10 @@ impl Planner<'_> {
         }
         let named = || spec.filters.iter().map(|name| (name, &filters[name]));
         (
-            self.ranges
-                .import(named().flat_map(|(name, spec)| rule::import(name, spec))),
+            self.ranges.import(
+                named().flat_map(|(name, spec)| rule::import(name, spec)),
+                internal && self.reflects(),
+            ),
             self.ranges.export(
                 named().flat_map(|(name, spec)| rule::export(name, spec)),
                 internal && self.reflects(),
@@ -389,7 +391,7 @@ impl Planner<'_> {
             families: self.families(&[]),
             reach: ANY_DISTANCE,
             graceful_restart: self.graceful_restart().then_some(restart_time),
-            import: self.ranges.import(std::iter::empty()),
+            import: self.ranges.import(std::iter::empty(), false),
             export: self.ranges.export(std::iter::empty(), false),
             rules: self.rules(None, false),
             ..PeerConfig::new(0)

@@ -3,10 +3,12 @@
 #[cfg(test)]
 mod tests;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use bgp::config::{Decision, SpeakerConfig};
+use bgp_wire::pattern::AnyCommunity;
 use bgp_wire::{Asn, Attributes};
 use dataplane::{Firewall, TunnelKind};
 use ipnet::IpNet;
@@ -14,8 +16,8 @@ use resources::bgp_configuration::{DEFAULT, NODE_PREFIX};
 use resources::{BgpConfigurationSpec, ClusterState, Kind, Node, ObjectRef, Problem, Severity};
 
 use crate::filter::Ranges;
-use crate::peers;
 use crate::tunnel::Tunnels;
+use crate::{peers, services};
 
 /// The AS of nodes for which nothing else is said: private use (RFC 6996), and Calico's default.
 pub const DEFAULT_ASN: Asn = 64512;
@@ -94,10 +96,7 @@ pub fn plan(cluster: &ClusterState, node_name: &str) -> Result<NodePlan, PlanErr
     let tunnels = Tunnels::new(cluster, node);
     let speaker = SpeakerConfig {
         peers: peers::peers(cluster, node, &ranges, &mut problems),
-        originated: pod_cidrs
-            .iter()
-            .map(|cidr| (*cidr, Attributes::originated()))
-            .collect(),
+        originated: originated(cluster, node, &pod_cidrs, &mut problems),
         // Routes of our own are all that we announce: no other one's next hop to keep.
         subnets: Vec::new(),
         decision: Decision::multipath(MAX_PATHS),
@@ -109,6 +108,7 @@ pub fn plan(cluster: &ClusterState, node_name: &str) -> Result<NodePlan, PlanErr
         let message = "neither an IPPool nor a Node's podCIDRs say where pods are: without a filter no route is accepted from peers";
         problems.push(problem(Severity::Warning, None, "", message));
     }
+    let firewall = firewall(cluster, &tunnels, &mut problems);
     problems.sort();
     Ok(NodePlan {
         node: node_name.to_owned(),
@@ -118,7 +118,7 @@ pub fn plan(cluster: &ClusterState, node_name: &str) -> Result<NodePlan, PlanErr
         pod_cidrs,
         default_route_resolves: setting(cluster, node_name, |spec| spec.resolve_by_default_route)
             .unwrap_or(true),
-        firewall: firewall(cluster, &tunnels),
+        firewall,
         tunnels,
         problems,
     })
@@ -148,11 +148,11 @@ pub(crate) fn setting<T>(
 }
 
 /// What every node's nftables table is to do.
-fn firewall(cluster: &ClusterState, tunnels: &Tunnels) -> Firewall {
+fn firewall(cluster: &ClusterState, tunnels: &Tunnels, problems: &mut Vec<Problem>) -> Firewall {
     let pools = cluster.pools.values();
     let masqueraded = pools.clone().filter(|pool| pool.nat_outgoing);
     let nodes = cluster.nodes.values().flat_map(Node::internal_ips);
-    Firewall {
+    let mut firewall = Firewall {
         masqueraded: masqueraded.map(|pool| pool.cidr).collect(),
         inside: pools
             .map(|pool| pool.cidr)
@@ -163,7 +163,76 @@ fn firewall(cluster: &ClusterState, tunnels: &Tunnels) -> Firewall {
             .any(|kind| tunnels.wants(kind))
             .then(|| tunnels.nodes.keys().copied().collect()),
         ..Firewall::default()
+    };
+    services::guard(cluster, &mut firewall, problems);
+    firewall
+}
+
+/// What starts at this node: its pods' ranges, and what it announces of Services; with the communities of
+/// `prefixAdvertisements`.
+fn originated(
+    cluster: &ClusterState,
+    node: &Node,
+    pod_cidrs: &[IpNet],
+    problems: &mut Vec<Problem>,
+) -> BTreeMap<IpNet, Attributes> {
+    let mut prefixes = services::announced(cluster, node);
+    for cidr in pod_cidrs {
+        prefixes.entry(*cidr).or_default();
     }
+    let tags = tags(cluster, &node.metadata.name, problems);
+    let with_attributes = |(prefix, own): (IpNet, BTreeSet<AnyCommunity>)| {
+        let mut attributes = Attributes::originated();
+        let inside = tags.iter().filter(|(range, _)| range.contains(&prefix));
+        for community in own
+            .into_iter()
+            .chain(inside.map(|(_, community)| *community))
+        {
+            bgp::policy::tag(&mut attributes, community);
+        }
+        (prefix, attributes)
+    };
+    prefixes.into_iter().map(with_attributes).collect()
+}
+
+/// The communities of `prefixAdvertisements` by range. A node's own list stands for that of all nodes.
+fn tags(
+    cluster: &ClusterState,
+    node: &str,
+    problems: &mut Vec<Problem>,
+) -> Vec<(IpNet, AnyCommunity)> {
+    let own = format!("{NODE_PREFIX}{node}");
+    let specs = [own.as_str(), DEFAULT].map(|name| (name, cluster.configurations.get(name)));
+    let lists = specs
+        .iter()
+        .filter_map(|(name, spec)| Some((*name, (*spec)?)));
+    let mut lists = lists.filter(|(_, spec)| !spec.prefix_advertisements.is_empty());
+    let Some((name, spec)) = lists.next() else {
+        return Vec::new();
+    };
+    let named = |text: &str| {
+        let all = specs.iter().filter_map(|(_, spec)| spec.as_ref());
+        let mut all = all.flat_map(|spec| &spec.communities);
+        all.find(|community| community.name == text)
+            .map(|community| community.value.0)
+    };
+    let mut tags = Vec::new();
+    for (index, entry) in spec.prefix_advertisements.iter().enumerate() {
+        for (place, text) in entry.communities.iter().enumerate() {
+            match text.parse().ok().or_else(|| named(text)) {
+                Some(community) => tags.push((entry.cidr, community)),
+                None => problems.push(problem(
+                    Severity::Error,
+                    Some((Kind::BgpConfiguration, name)),
+                    &format!("spec.prefixAdvertisements[{index}].communities[{place}]"),
+                    format!(
+                        "`{text}` is neither a community, as in 65000:1, nor a name that `spec.communities` has"
+                    ),
+                )),
+            }
+        }
+    }
+    tags
 }
 
 /// A problem of an object, or of the cluster as a whole.

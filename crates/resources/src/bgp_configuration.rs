@@ -4,6 +4,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::advertisement::{
+    Aggregation, LoopPrevention, NamedCommunity, PrefixAdvertisement, ServiceRange,
+    validate_advertisements, validate_communities, validate_ranges,
+};
 use crate::fault::Fault;
 use crate::values::optional_duration;
 use crate::{AsNumber, PasswordSource};
@@ -50,6 +54,39 @@ pub struct BgpConfigurationSpec {
     /// Whether the default route may lead to a next hop. True by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resolve_by_default_route: Option<bool>,
+    /// Ranges of Services' ClusterIPs to announce.
+    #[serde(
+        default,
+        rename = "serviceClusterIPs",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub service_cluster_ips: Vec<ServiceRange>,
+    /// Ranges of Services' external IPs to announce.
+    #[serde(
+        default,
+        rename = "serviceExternalIPs",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub service_external_ips: Vec<ServiceRange>,
+    /// Ranges of load balancers' addresses to announce.
+    #[serde(
+        default,
+        rename = "serviceLoadBalancerIPs",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub service_load_balancer_ips: Vec<ServiceRange>,
+    /// Whether those of load balancers are announced as ranges, or each address by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_load_balancer_aggregation: Option<Aggregation>,
+    /// What becomes of packets to addresses of these ranges that no Service has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_loop_prevention: Option<LoopPrevention>,
+    /// Names for communities.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub communities: Vec<NamedCommunity>,
+    /// Communities of the node's own routes, by range.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub prefix_advertisements: Vec<PrefixAdvertisement>,
 }
 
 impl BgpConfigurationSpec {
@@ -71,6 +108,9 @@ impl BgpConfigurationSpec {
             let message = "both ends of a session need the same password: set this in `default`";
             faults.push(Fault::at("spec.nodeMeshPassword", message));
         }
+        self.validate_services(own, faults);
+        validate_communities(&self.communities, faults);
+        validate_advertisements(&self.prefix_advertisements, faults);
         if let Some(password) = &self.node_mesh_password {
             password.validate("spec.nodeMeshPassword", faults);
         }
@@ -86,6 +126,52 @@ impl BgpConfigurationSpec {
             self.node_mesh_max_restart_time,
             faults,
         );
+    }
+}
+
+impl BgpConfigurationSpec {
+    /// The ranges of all of a Service's kinds of addresses.
+    pub fn service_ranges(&self) -> impl Iterator<Item = &ServiceRange> {
+        self.service_cluster_ips
+            .iter()
+            .chain(&self.service_external_ips)
+            .chain(&self.service_load_balancer_ips)
+    }
+
+    fn validate_services(&self, own: bool, faults: &mut Vec<Fault>) {
+        let lists = [
+            ("spec.serviceClusterIPs", &self.service_cluster_ips),
+            ("spec.serviceExternalIPs", &self.service_external_ips),
+            (
+                "spec.serviceLoadBalancerIPs",
+                &self.service_load_balancer_ips,
+            ),
+        ];
+        let mut set: Vec<&str> = Vec::new();
+        for (field, ranges) in lists {
+            validate_ranges(field, ranges, faults);
+            set.extend((!ranges.is_empty()).then_some(field));
+        }
+        let others = [
+            (
+                "spec.serviceLoadBalancerAggregation",
+                self.service_load_balancer_aggregation.is_some(),
+            ),
+            (
+                "spec.serviceLoopPrevention",
+                self.service_loop_prevention.is_some(),
+            ),
+        ];
+        set.extend(
+            others
+                .iter()
+                .filter(|(_, set)| *set)
+                .map(|(field, _)| *field),
+        );
+        for field in set.into_iter().filter(|_| own) {
+            let message = "Services are announced by all nodes alike: set this in `default`; a node's label node.kubernetes.io/exclude-from-external-load-balancers takes it out";
+            faults.push(Fault::at(field, message));
+        }
     }
 }
 

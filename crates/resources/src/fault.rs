@@ -10,7 +10,6 @@ const CALICO_FIELDS: &[&str] = &[
     "assignmentMode",
     "bindMode",
     "blockSize",
-    "communities",
     "disabled",
     "ignoredInterfaces",
     "interface",
@@ -19,13 +18,8 @@ const CALICO_FIELDS: &[&str] = &[
     "localWorkloadSelector",
     "logSeverityScreen",
     "namespaceSelector",
-    "prefixAdvertisements",
     "programClusterRoutes",
     "reachableBy",
-    "serviceClusterIPs",
-    "serviceExternalIPs",
-    "serviceLoadBalancerAggregation",
-    "serviceLoadBalancerIPs",
     "vxlanMode",
 ];
 

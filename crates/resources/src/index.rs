@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 
 use crate::yaml::Parsed;
 use crate::{
-    BgpConfigurationSpec, BgpFilterSpec, BgpPeerSpec, IpPoolSpec, Kind, Node, Object, ObjectRef,
-    Problem, Secret, Severity,
+    BgpConfigurationSpec, BgpFilterSpec, BgpPeerSpec, EndpointSlice, IpPoolSpec, Kind, Node,
+    Object, ObjectRef, Problem, Secret, Service, Severity,
 };
 
 /// The source that [`Index::apply`] and [`Index::delete`] speak for.
@@ -30,6 +30,10 @@ pub struct ClusterState {
     pub nodes: BTreeMap<String, Node>,
     /// Secrets. Of those in Kubernetes only the ones that are named by a peer; in files, all that are there.
     pub secrets: BTreeMap<String, Secret>,
+    /// Services with an address, by [full name](Kind::full_name).
+    pub services: BTreeMap<String, Service>,
+    /// EndpointSlices of nodes that matter: see [`Index::for_node`].
+    pub endpoint_slices: BTreeMap<String, EndpointSlice>,
 }
 
 /// The objects of all sources. An object with a fault is kept out and listed under [`problems`](Self::problems), while
@@ -39,6 +43,8 @@ pub struct ClusterState {
 pub struct Index {
     sources: BTreeMap<String, Source>,
     state: ClusterState,
+    /// The node whose endpoints matter; `None`: all nodes.
+    node: Option<String>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -60,6 +66,16 @@ struct Held {
 }
 
 impl Index {
+    /// An index for this node: of a Service's endpoints it keeps no more than whether there is one on it. Everything
+    /// else is of the whole cluster.
+    #[must_use]
+    pub fn for_node(name: &str) -> Self {
+        Self {
+            node: Some(name.to_owned()),
+            ..Self::default()
+        }
+    }
+
     /// The objects in force.
     #[must_use]
     pub fn state(&self) -> &ClusterState {
@@ -70,6 +86,9 @@ impl Index {
     pub fn apply(&mut self, object: Object) -> bool {
         let reference = object.reference();
         let faults = object.validate();
+        let Some(object) = self.relevant(object) else {
+            return self.delete(reference.kind, &reference.name);
+        };
         let held = self
             .sources
             .entry(KUBERNETES.to_owned())
@@ -115,6 +134,9 @@ impl Index {
         let mut new = Source::default();
         for (line, object) in parsed.objects {
             let reference = object.reference();
+            let Some(object) = self.relevant(object) else {
+                continue;
+            };
             let held = new.objects.entry(reference.clone()).or_default();
             if held.good.is_some() {
                 held.problems.push(twice(
@@ -258,6 +280,21 @@ impl Index {
         problem
     }
 
+    /// What of an object is worth keeping; `None`: nothing, as if it weren't there.
+    fn relevant(&self, mut object: Object) -> Option<Object> {
+        let keep = if let Object::EndpointSlice(slice) = &mut object {
+            if let Some(node) = &self.node {
+                slice.nodes.retain(|name| name == node);
+            }
+            !slice.nodes.is_empty() && !slice.service.is_empty()
+        } else if let Object::Service(service) = &object {
+            service.has_addresses()
+        } else {
+            true
+        };
+        keep.then_some(object)
+    }
+
     fn winner(&self, reference: &ObjectRef) -> Option<(&str, &Held)> {
         self.sources.iter().find_map(|(name, source)| {
             let held = source.objects.get(reference)?;
@@ -280,6 +317,8 @@ impl Index {
             Some(Object::IpPool(object)) => put(&mut self.state.pools, name, object.spec),
             Some(Object::Node(node)) => put(&mut self.state.nodes, name, node),
             Some(Object::Secret(secret)) => put(&mut self.state.secrets, name, secret),
+            Some(Object::Service(service)) => put(&mut self.state.services, name, *service),
+            Some(Object::EndpointSlice(slice)) => put(&mut self.state.endpoint_slices, name, slice),
             None => match reference.kind {
                 Kind::BgpConfiguration => self.state.configurations.remove(name).is_some(),
                 Kind::BgpFilter => self.state.filters.remove(name).is_some(),
@@ -287,6 +326,8 @@ impl Index {
                 Kind::IpPool => self.state.pools.remove(name).is_some(),
                 Kind::Node => self.state.nodes.remove(name).is_some(),
                 Kind::Secret => self.state.secrets.remove(name).is_some(),
+                Kind::Service => self.state.services.remove(name).is_some(),
+                Kind::EndpointSlice => self.state.endpoint_slices.remove(name).is_some(),
             },
         }
     }

@@ -5,6 +5,8 @@
 //! | [`object`] | [`Object`]: one of the kinds below, with its name and labels |
 //! | [`bgp_configuration`], [`bgp_peer`], [`bgp_filter`], [`filter_rule`], [`ip_pool`] | our own kinds, `margay.dev/v1alpha1` |
 //! | [`node`] | what we use of Kubernetes' `v1` Node |
+//! | [`advertisement`] | which Services a BGPConfiguration announces, and with which communities |
+//! | [`service`] | what we use of Kubernetes' Service and EndpointSlice |
 //! | [`secret`] | what we use of Kubernetes' `v1` Secret: passwords |
 //! | [`values`] | AS numbers, durations, peer addresses: what fields hold |
 //! | [`selector`] | label selectors, in Kubernetes' syntax and in Calico's |
@@ -15,6 +17,7 @@
 //! only once it has an effect: one that we don't know is refused, never silently ignored.
 #![forbid(unsafe_code)]
 
+pub mod advertisement;
 pub mod bgp_configuration;
 pub mod bgp_filter;
 pub mod bgp_peer;
@@ -26,6 +29,7 @@ pub mod node;
 pub mod object;
 pub mod secret;
 pub mod selector;
+pub mod service;
 mod tree;
 pub mod values;
 mod written;
@@ -43,6 +47,7 @@ pub use node::Node;
 pub use object::{Kind, Metadata, Object, ObjectRef, Resource};
 pub use secret::{PasswordSource, Secret, SecretKeyRef};
 pub use selector::Selector;
+pub use service::{EndpointSlice, Service};
 pub use values::{AsNumber, PeerAddress};
 pub use written::Written;
 

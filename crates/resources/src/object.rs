@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::fault::{Fault, instead};
 use crate::tree::Tree;
 use crate::{
-    API_VERSION, BgpConfigurationSpec, BgpFilterSpec, BgpPeerSpec, IpPoolSpec, Node, Secret,
+    API_VERSION, BgpConfigurationSpec, BgpFilterSpec, BgpPeerSpec, EndpointSlice, IpPoolSpec, Node,
+    Secret, Service,
 };
 
 /// The kinds that we read.
@@ -21,23 +22,29 @@ pub enum Kind {
     BgpFilter,
     /// [`BgpPeerSpec`].
     BgpPeer,
+    /// [`EndpointSlice`].
+    EndpointSlice,
     /// [`IpPoolSpec`].
     IpPool,
     /// [`Node`].
     Node,
     /// [`Secret`].
     Secret,
+    /// [`Service`].
+    Service,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::BgpConfiguration,
         Self::BgpFilter,
         Self::BgpPeer,
+        Self::EndpointSlice,
         Self::IpPool,
         Self::Node,
         Self::Secret,
+        Self::Service,
     ];
 
     /// As in an object's `kind`.
@@ -47,9 +54,11 @@ impl Kind {
             Self::BgpConfiguration => "BGPConfiguration",
             Self::BgpFilter => "BGPFilter",
             Self::BgpPeer => "BGPPeer",
+            Self::EndpointSlice => "EndpointSlice",
             Self::IpPool => "IPPool",
             Self::Node => "Node",
             Self::Secret => "Secret",
+            Self::Service => "Service",
         }
     }
 
@@ -57,8 +66,25 @@ impl Kind {
     #[must_use]
     pub fn api_version(self) -> &'static str {
         match self {
-            Self::Node | Self::Secret => "v1",
+            Self::Node | Self::Secret | Self::Service => "v1",
+            Self::EndpointSlice => "discovery.k8s.io/v1",
             Self::BgpConfiguration | Self::BgpFilter | Self::BgpPeer | Self::IpPool => API_VERSION,
+        }
+    }
+
+    /// Whether its objects' names are unique within their namespace only.
+    #[must_use]
+    pub fn is_namespaced(self) -> bool {
+        matches!(self, Self::Service | Self::EndpointSlice)
+    }
+
+    /// What an object is called among those of its kind: where it is [namespaced](Self::is_namespaced), its namespace,
+    /// a slash, and its name.
+    #[must_use]
+    pub fn full_name(self, metadata: &Metadata) -> String {
+        match self.is_namespaced() {
+            true => format!("{}/{}", metadata.namespace(), metadata.name),
+            false => metadata.name.clone(),
         }
     }
 
@@ -73,12 +99,12 @@ impl fmt::Display for Kind {
     }
 }
 
-/// An object's kind and name: all of our kinds are cluster-wide. Shown as `BGPPeer/tor-a`.
+/// An object's kind and name. Shown as `BGPPeer/tor-a`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectRef {
     /// Its kind.
     pub kind: Kind,
-    /// Its name; empty when an object lacks one.
+    /// Its [full name](Kind::full_name); empty when an object lacks one.
     pub name: String,
 }
 
@@ -94,12 +120,23 @@ impl fmt::Display for ObjectRef {
 pub struct Metadata {
     /// The object's name.
     pub name: String,
+    /// Its namespace, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
     /// Its labels.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
     /// Its annotations.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
+}
+
+impl Metadata {
+    /// Its namespace; Kubernetes' `default` where none is said.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        self.namespace.as_deref().unwrap_or("default")
+    }
 }
 
 /// An object of one of our own kinds.
@@ -121,12 +158,16 @@ pub enum Object {
     BgpFilter(Resource<BgpFilterSpec>),
     /// A peer of one or more nodes.
     BgpPeer(Box<Resource<BgpPeerSpec>>),
+    /// Where a Service's endpoints are.
+    EndpointSlice(EndpointSlice),
     /// A range of pod addresses.
     IpPool(Resource<IpPoolSpec>),
     /// A node.
     Node(Node),
     /// A Secret.
     Secret(Secret),
+    /// A Service.
+    Service(Box<Service>),
 }
 
 impl Object {
@@ -137,9 +178,11 @@ impl Object {
             Self::BgpConfiguration(_) => Kind::BgpConfiguration,
             Self::BgpFilter(_) => Kind::BgpFilter,
             Self::BgpPeer(_) => Kind::BgpPeer,
+            Self::EndpointSlice(_) => Kind::EndpointSlice,
             Self::IpPool(_) => Kind::IpPool,
             Self::Node(_) => Kind::Node,
             Self::Secret(_) => Kind::Secret,
+            Self::Service(_) => Kind::Service,
         }
     }
 
@@ -150,9 +193,11 @@ impl Object {
             Self::BgpConfiguration(object) => &object.metadata,
             Self::BgpFilter(object) => &object.metadata,
             Self::BgpPeer(object) => &object.metadata,
+            Self::EndpointSlice(object) => &object.metadata,
             Self::IpPool(object) => &object.metadata,
             Self::Node(object) => &object.metadata,
             Self::Secret(object) => &object.metadata,
+            Self::Service(object) => &object.metadata,
         }
     }
 
@@ -161,7 +206,7 @@ impl Object {
     pub fn reference(&self) -> ObjectRef {
         ObjectRef {
             kind: self.kind(),
-            name: self.metadata().name.clone(),
+            name: self.kind().full_name(self.metadata()),
         }
     }
 
@@ -172,6 +217,11 @@ impl Object {
         if let Err(message) = validate_name(&metadata.name) {
             faults.push(Fault::at("metadata.name", message));
         }
+        if let Some(namespace) = &metadata.namespace
+            && let Err(message) = validate_name(namespace)
+        {
+            faults.push(Fault::at("metadata.namespace", message));
+        }
         match self {
             Self::BgpConfiguration(object) => object.spec.validate(&metadata.name, &mut faults),
             Self::BgpFilter(object) => object.spec.validate(&mut faults),
@@ -179,6 +229,8 @@ impl Object {
             Self::IpPool(object) => object.spec.validate(&mut faults),
             Self::Node(object) => object.validate(&mut faults),
             Self::Secret(object) => object.validate(&mut faults),
+            Self::Service(object) => object.validate(&mut faults),
+            Self::EndpointSlice(_) => {}
         }
         faults
     }
@@ -190,9 +242,11 @@ impl Object {
             Kind::BgpConfiguration => Self::BgpConfiguration(resource(tree)?),
             Kind::BgpFilter => Self::BgpFilter(resource(tree)?),
             Kind::BgpPeer => Self::BgpPeer(Box::new(resource(tree)?)),
+            Kind::EndpointSlice => Self::EndpointSlice(EndpointSlice::deserialize(tree)?),
             Kind::IpPool => Self::IpPool(resource(tree)?),
             Kind::Node => Self::Node(Node::deserialize(tree)?),
             Kind::Secret => Self::Secret(Secret::deserialize(tree)?),
+            Kind::Service => Self::Service(Box::new(Service::deserialize(tree)?)),
         })
     }
 }
@@ -221,7 +275,7 @@ fn resource<S: DeserializeOwned>(tree: &Tree) -> Result<Resource<S>, Fault> {
 
 /// A misspelt `labels` would silently take a node out of every selector.
 fn check_metadata(tree: &Tree) -> Result<(), Fault> {
-    const KNOWN: &[&str] = &["name", "labels", "annotations"];
+    const KNOWN: &[&str] = &["name", "namespace", "labels", "annotations"];
     const IGNORED: &[&str] = &[
         "creationTimestamp",
         "deletionGracePeriodSeconds",
@@ -230,7 +284,6 @@ fn check_metadata(tree: &Tree) -> Result<(), Fault> {
         "generateName",
         "generation",
         "managedFields",
-        "namespace",
         "ownerReferences",
         "resourceVersion",
         "selfLink",

@@ -8,7 +8,7 @@ use serde_saphyr::Options;
 
 use crate::fault::{Fault, instead};
 use crate::tree::{Tree, Value};
-use crate::{Kind, Object, ObjectRef, Problem, Severity};
+use crate::{Kind, Metadata, Object, ObjectRef, Problem, Severity};
 
 /// What a file holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -97,10 +97,7 @@ impl Reader<'_> {
             Ok(kind) => kind,
             Err(fault) => return self.problem(named(tree), &fault.on_line(tree.line)),
         };
-        let reference = Some(ObjectRef {
-            kind,
-            name: name(tree).to_owned(),
-        });
+        let reference = Some(reference(kind, tree));
         let object = match Object::from_tree(kind, tree) {
             Ok(object) => object,
             Err(fault) => {
@@ -177,19 +174,30 @@ fn kind(tree: &Tree) -> Result<Kind, Fault> {
     }
 }
 
-fn name(tree: &Tree) -> &str {
-    tree.child("metadata")
-        .and_then(|metadata| metadata.text("name"))
-        .unwrap_or_default()
+fn reference(kind: Kind, tree: &Tree) -> ObjectRef {
+    let field = |name| tree.child("metadata").and_then(|it| it.text(name));
+    full_reference(kind, field("name"), field("namespace"))
+}
+
+/// Without a name, no namespace says which object it is either.
+fn full_reference(kind: Kind, name: Option<&str>, namespace: Option<&str>) -> ObjectRef {
+    let name = name.map(|name| {
+        kind.full_name(&Metadata {
+            name: name.to_owned(),
+            namespace: namespace.map(str::to_owned),
+            ..Metadata::default()
+        })
+    });
+    ObjectRef {
+        kind,
+        name: name.unwrap_or_default(),
+    }
 }
 
 /// Which object this is, where its kind is one of ours although something else is wrong.
 fn named(tree: &Tree) -> Option<ObjectRef> {
     let kind = Kind::from_name(tree.text("kind")?)?;
-    Some(ObjectRef {
-        kind,
-        name: name(tree).to_owned(),
-    })
+    Some(reference(kind, tree))
 }
 
 /// What the parser says, without the place (it counts from the document's start) and its own settings.
@@ -215,13 +223,13 @@ fn guess(text: &str) -> Option<ObjectRef> {
     };
     let kind = text.lines().find_map(|line| value(line, "kind:"))?;
     let metadata = &text[text.find("\nmetadata:")? + "\nmetadata:".len()..];
-    let name = metadata
-        .split(['\n', '{', '}', ','])
-        .find_map(|part| value(part.trim_start(), "name:"))?;
-    Some(ObjectRef {
-        kind: Kind::from_name(&kind)?,
-        name,
-    })
+    let field = |key: &str| {
+        let mut parts = metadata.split(['\n', '{', '}', ',']);
+        parts.find_map(|part| value(part.trim_start(), key))
+    };
+    let (name, namespace) = (field("name:")?, field("namespace:"));
+    let kind = Kind::from_name(&kind)?;
+    Some(full_reference(kind, Some(&name), namespace.as_deref()))
 }
 
 /// The documents of a file with the number of lines before each. By the YAML specification (§9.1.2) `---` at the start

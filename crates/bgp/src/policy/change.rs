@@ -80,7 +80,8 @@ impl Change {
     }
 }
 
-fn tag(attributes: &mut Attributes, community: AnyCommunity) {
+/// Adds a community, once.
+pub fn tag(attributes: &mut Attributes, community: AnyCommunity) {
     match community {
         AnyCommunity::Standard(community) => add(&mut attributes.communities, community),
         AnyCommunity::Extended(community) => add(&mut attributes.extended_communities, community),

@@ -18,7 +18,7 @@ use ipnet::IpNet;
 use smallvec::SmallVec;
 
 pub(crate) use change::add;
-pub use change::{Change, NextHopChange};
+pub use change::{Change, NextHopChange, tag};
 pub use condition::{Match, SourceKind};
 pub use prefix::{PrefixMatch, PrefixOperator, PrefixSet};
 

@@ -116,6 +116,15 @@ impl Rule<'_, '_> {
         self.expression("masq", |data| data.number(1, 1 << 4))
     }
 
+    /// Drops the packet and tells its sender so: ICMP(v6) destination unreachable, administratively prohibited
+    /// (`NFT_REJECT_ICMPX_UNREACH`, `NFT_REJECT_ICMPX_ADMIN_PROHIBITED`).
+    pub(super) fn reject(&mut self) -> &mut Self {
+        self.expression("reject", |data| {
+            data.number(1, 2);
+            data.octets(2, &[3]);
+        })
+    }
+
     /// Decides.
     pub(super) fn verdict(&mut self, verdict: Verdict<'_>) -> &mut Self {
         self.expression("immediate", |data| {

@@ -36,6 +36,14 @@ const MASQUERADE: Chain = Chain {
     priority: 100,
 };
 
+const SERVICES: Chain = Chain {
+    name: "services",
+    kind: "filter",
+    // NF_INET_FORWARD, NF_IP_PRI_FILTER: whatever makes a Service's address a pod's has done so in an earlier hook.
+    hook: 2,
+    priority: 0,
+};
+
 struct Chain {
     name: &'static str,
     kind: &'static str,
@@ -96,6 +104,30 @@ pub(super) fn table(batch: &mut Batch, firewall: &Firewall) {
     guard(batch, firewall);
     if !firewall.masqueraded.is_empty() {
         masquerade(batch, firewall);
+    }
+    if !firewall.services.is_empty() {
+        services(batch, firewall);
+    }
+}
+
+/// What nobody has made a pod's address out of is nobody's: forwarded, it would come back from the router that knows the
+/// range as ours. No route can say so: the packets of the node's own processes are looked up by the Service's address.
+fn services(batch: &mut Batch, firewall: &Firewall) {
+    chain(batch, &SERVICES);
+    for family in FAMILIES {
+        let set = format!("services{}", family.suffix);
+        address_set(batch, &set, family, &firewall.services);
+        rule(batch, &SERVICES, "addresses without a Service", |rule| {
+            rule.meta(Meta::Family)
+                .compare(Compare::Equal, &[family.protocol])
+                .network_header(family.destination, family.length)
+                .lookup(&set, true)
+                .count();
+            match firewall.reject_services {
+                true => rule.reject(),
+                false => rule.verdict(Verdict::Drop),
+            };
+        });
     }
 }
 
