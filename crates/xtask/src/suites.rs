@@ -12,6 +12,7 @@ const SUITES: [&str; 10] = [
     "connectivity",
     "mesh",
     "firewall",
+    "services",
     "tunnels",
     PEERS,
     "interop",
