@@ -1,5 +1,7 @@
 //! The main loop: whenever the configuration changes, the speaker, the dataplane and the pods are told what follows.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
@@ -10,7 +12,7 @@ use anyhow::Context as _;
 use api::{ConfigFile, ConfigStatus};
 use ipnet::IpNet;
 use netlink::sysctl;
-use node::NodePlan;
+use node::{Handover, NodePlan};
 use resources::{Problem, Severity};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -26,6 +28,8 @@ use crate::{health, metrics, server};
 
 /// How long until a port that was taken is tried again.
 const LISTEN_RETRY: Duration = Duration::from_secs(10);
+/// How often we look whether old sessions can go.
+const HANDOVER_LOOK: Duration = Duration::from_secs(1);
 /// The MTU of pods while that of the node's uplink is unknown: Ethernet's.
 const DEFAULT_MTU: u32 = 1500;
 /// How long threads may take to end before the process ends without them.
@@ -63,10 +67,7 @@ pub struct State {
     pub speaker_error: Option<String>,
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "an edge: the agent's start, for its uptime"
-)]
+#[expect(clippy::disallowed_methods, reason = "an edge: the agent's clocks")]
 fn clocks() -> (Instant, SystemTime) {
     (Instant::now(), SystemTime::now())
 }
@@ -143,6 +144,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         publish,
         speaker: None,
         listen_error: None,
+        handover: Handover::default(),
     };
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -176,6 +178,8 @@ struct Control {
     speaker: Option<(bgp_net::Handle, u16)>,
     /// Why there is no speaker.
     listen_error: Option<String>,
+    /// Sessions that are kept until others are up.
+    handover: Handover,
 }
 
 impl Control {
@@ -183,6 +187,7 @@ impl Control {
     async fn step(&mut self) {
         let again = match self.listen_error {
             Some(_) => LISTEN_RETRY,
+            None if self.handover.is_under_way() => HANDOVER_LOOK,
             None => Duration::MAX,
         };
         tokio::select! {
@@ -214,7 +219,12 @@ impl Control {
     }
 
     async fn apply(&mut self) {
-        let planned = self.configuration.plan();
+        let mut planned = self.configuration.plan();
+        if let Ok(plan) = &mut planned {
+            let whole = self.whole().await;
+            self.handover
+                .merge(plan, |peer| whole.contains(&peer), clocks().0);
+        }
         let in_force = self.publish.borrow().plan.clone();
         // Without a plan (our Node object is gone, or not there yet) what was in force stays.
         let plan = match &planned {
@@ -254,6 +264,19 @@ impl Control {
             bgp,
             speaker_error: self.listen_error.clone(),
         });
+    }
+
+    /// Peers whose sessions are up and have told all their routes; asked for only while that matters.
+    async fn whole(&self) -> BTreeSet<IpAddr> {
+        let speaker = self.speaker.as_ref();
+        let Some((handle, _)) = speaker.filter(|_| self.handover.is_under_way()) else {
+            return BTreeSet::new();
+        };
+        let peers = handle.peers().await.unwrap_or_default().into_iter();
+        peers
+            .filter(|peer| peer.state == bgp::session::State::Established && peer.synced)
+            .map(|peer| peer.address)
+            .collect()
     }
 
     fn announce(&self, plan: &NodePlan) {

@@ -5,6 +5,8 @@
 //! | --- | --- |
 //! | [`mod@plan`] | [`ClusterState`](resources::ClusterState) to [`NodePlan`]: what one node's speaker and kernel are to do |
 //! | [`peers`] | which peers this node has |
+//! | [`topology`], `reflectors` | those of them that follow from what nodes there are: the mesh, or route reflectors |
+//! | [`handover`] | another topology before the old one goes |
 //! | `services` | which addresses of Services it announces |
 //! | [`filter`], `rule` | which routes they may send us, and which they get |
 //! | [`route`] | best paths and endpoints to kernel routes |
@@ -12,13 +14,17 @@
 #![forbid(unsafe_code)]
 
 pub mod filter;
+pub mod handover;
 pub mod peers;
 pub mod plan;
+mod reflectors;
 pub mod route;
 mod rule;
 mod services;
+pub mod topology;
 pub mod tunnel;
 
+pub use handover::Handover;
 pub use plan::{NodePlan, PlanError, plan};
 pub use route::{
     Reach, Unresolved, desired_route, discard, endpoint_neighbours, endpoint_routes, learned_key,

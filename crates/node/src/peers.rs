@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use bgp::config::{
@@ -22,26 +22,29 @@ use resources::{
 use crate::filter::Ranges;
 use crate::plan::{
     CONNECT_RETRY, DEFAULT_HOLD_TIME, DEFAULT_PORT, DEFAULT_RESTART_TIME, asn, listen_port,
-    problem, setting,
+    problem, router_id, setting,
 };
+use crate::reflectors::Reflectors;
 use crate::rule;
+use crate::topology::Topology;
 
-/// The peers of this node, by address.
+/// The peers of this node, by address; and which of them follow from what nodes there are.
 pub(crate) fn peers(
     cluster: &ClusterState,
     node: &Node,
     ranges: &Ranges,
     problems: &mut Vec<Problem>,
-) -> BTreeMap<IpAddr, PeerConfig> {
+) -> (BTreeMap<IpAddr, PeerConfig>, Topology) {
     let planner = Planner {
         cluster,
         node,
         ranges,
+        reflectors: Reflectors::new(cluster),
     };
     let mut peers = BTreeMap::new();
     planner.explicit(&mut peers, problems);
-    planner.mesh(&mut peers, problems);
-    peers
+    let topology = planner.topology(&mut peers, problems);
+    (peers, topology)
 }
 
 /// A peer that a BGPPeer asks for.
@@ -52,10 +55,11 @@ struct Wanted<'a> {
     asn: Asn,
 }
 
-struct Planner<'a> {
-    cluster: &'a ClusterState,
-    node: &'a Node,
-    ranges: &'a Ranges,
+pub(crate) struct Planner<'a> {
+    pub(crate) cluster: &'a ClusterState,
+    pub(crate) node: &'a Node,
+    pub(crate) ranges: &'a Ranges,
+    pub(crate) reflectors: Option<Reflectors<'a>>,
 }
 
 impl Planner<'_> {
@@ -322,7 +326,7 @@ impl Planner<'_> {
     }
 
     /// What a session carries: IPv4, and IPv6 where pods have such addresses or a filter of the peer's speaks of it.
-    fn families(&self, filters: &[String]) -> Vec<Family> {
+    pub(crate) fn families(&self, filters: &[String]) -> Vec<Family> {
         let speaks = |filter: &String| {
             let spec = self.cluster.filters.get(filter);
             spec.is_some_and(|spec| !(spec.import_v6.is_empty() && spec.export_v6.is_empty()))
@@ -334,18 +338,34 @@ impl Planner<'_> {
     }
 
     /// Whether this node is a route reflector.
-    fn reflects(&self) -> bool {
-        self.node.route_reflector_cluster_id().is_some()
+    pub(crate) fn reflects(&self) -> bool {
+        self.cluster_id(self.node).is_some()
+    }
+
+    /// A node's cluster id, if it is a route reflector. One that was chosen is a cluster of its own: its clients may have
+    /// sessions with it alone.
+    fn cluster_id(&self, node: &Node) -> Option<Ipv4Addr> {
+        let chosen = self.is_chosen(node);
+        let own = || chosen.then(|| router_id(node)).flatten();
+        node.route_reflector_cluster_id().or_else(own)
+    }
+
+    /// Whether the cluster's `routeReflectors` make this node one.
+    pub(crate) fn is_chosen(&self, node: &Node) -> bool {
+        let reflectors = self.reflectors.as_ref();
+        reflectors.is_some_and(|it| it.contains(&node.metadata.name))
     }
 
     /// What holds for a peer by what this node and the peer are. As in Calico, whoever isn't a reflector of the same
     /// cluster is a client.
-    fn rules(&self, peer: Option<&Node>, internal: bool) -> Rules {
-        let theirs = peer.and_then(Node::route_reflector_cluster_id);
-        let ours = self.node.route_reflector_cluster_id();
+    pub(crate) fn rules(&self, peer: Option<&Node>, internal: bool) -> Rules {
+        let theirs = peer.and_then(|peer| self.cluster_id(peer));
+        let ours = self.cluster_id(self.node);
+        // Reflectors that were chosen have sessions with each other.
+        let both = self.is_chosen(self.node) && peer.is_some_and(|peer| self.is_chosen(peer));
         Rules {
             client: ours
-                .filter(|_| internal && theirs != ours)
+                .filter(|_| internal && theirs != ours && !both)
                 .map(|cluster_id| Client {
                     cluster_id,
                     meshed: false,
@@ -355,86 +375,9 @@ impl Planner<'_> {
         }
     }
 
-    /// Every other node, as Calico has it: nodes of our AS as internal peers, those of another as external ones. Both
-    /// ends dial, unlike in Calico, so that whichever restarts is back at once; a collision is resolved by the session.
-    /// Route reflectors are no part of it.
-    fn mesh(&self, peers: &mut BTreeMap<IpAddr, PeerConfig>, problems: &mut Vec<Problem>) {
-        if !self.mesh_enabled() || self.reflects() {
-            return;
-        }
-        if self.node.internal_ips().next().is_none() {
-            let message = "no InternalIP: the node is left out of the mesh";
-            let object = Some((Kind::Node, self.node.metadata.name.as_str()));
-            problems.push(problem(
-                Severity::Error,
-                object,
-                "status.addresses",
-                message,
-            ));
-            return;
-        }
-        let name = &self.node.metadata.name;
-        let restart_time = setting(self.cluster, name, |spec| spec.node_mesh_max_restart_time)
-            .unwrap_or(DEFAULT_RESTART_TIME);
-        let default = self.cluster.configurations.get(DEFAULT);
-        let password = self.password(
-            default.and_then(|spec| spec.node_mesh_password.as_ref()),
-            (Kind::BgpConfiguration, DEFAULT),
-            "spec.nodeMeshPassword",
-            problems,
-        );
-        let template = PeerConfig {
-            shutdown: password.as_ref().err().cloned(),
-            password: password.ok().flatten(),
-            hold_time: self.hold_time(),
-            connect_retry: CONNECT_RETRY,
-            families: self.families(&[]),
-            reach: ANY_DISTANCE,
-            graceful_restart: self.graceful_restart().then_some(restart_time),
-            import: self.ranges.import(std::iter::empty(), false),
-            export: self.ranges.export(std::iter::empty(), false),
-            rules: self.rules(None, false),
-            ..PeerConfig::new(0)
-        };
-        for (other_name, other) in self
-            .cluster
-            .nodes
-            .iter()
-            .filter(|(other, _)| *other != name)
-            .filter(|(_, other)| other.route_reflector_cluster_id().is_none())
-        {
-            let Some((own, address)) = self.common_address(other) else {
-                let message = format!(
-                    "no InternalIP of a family that Node {name} has one of: there is no session between the two"
-                );
-                let object = Some((Kind::Node, other_name.as_str()));
-                problems.push(problem(
-                    Severity::Warning,
-                    object,
-                    "status.addresses",
-                    message,
-                ));
-                continue;
-            };
-            if own == address {
-                // Said elsewhere; a session with ourselves helps nobody.
-                continue;
-            }
-            peers.entry(address).or_insert_with(|| PeerConfig {
-                asn: self.asn_of(other),
-                port: listen_port(self.cluster, other_name),
-                local_address: Some(own),
-                other_local_address: self.other_address(own),
-                extended_next_hop: own.is_ipv6(),
-                origin: format!("mesh/{other_name}"),
-                ..template.clone()
-            });
-        }
-    }
-
     /// Our address and another node's between which they have their session: one carries both families, over IPv4 where both
     /// nodes have that.
-    fn common_address(&self, other: &Node) -> Option<(IpAddr, IpAddr)> {
+    pub(crate) fn common_address(&self, other: &Node) -> Option<(IpAddr, IpAddr)> {
         let ipv4 = self.node.internal_ipv4().zip(other.internal_ipv4());
         let ipv6 = self.node.internal_ipv6().zip(other.internal_ipv6());
         let ipv4 = ipv4.map(|(own, other)| (own.into(), other.into()));
@@ -442,14 +385,14 @@ impl Planner<'_> {
     }
 
     /// Our address of the family that a session with this address is not of.
-    fn other_address(&self, session: IpAddr) -> Option<IpAddr> {
+    pub(crate) fn other_address(&self, session: IpAddr) -> Option<IpAddr> {
         let mut addresses = self.node.internal_ips();
         addresses.find(|address| address.is_ipv4() != session.is_ipv4())
     }
 
     /// A peer's password. One that can't be had keeps the peer down, in these words: a session without it would be open to
     /// those whom it was to keep out.
-    fn password(
+    pub(crate) fn password(
         &self,
         source: Option<&PasswordSource>,
         object: (Kind, &str),
@@ -478,21 +421,21 @@ impl Planner<'_> {
         })
     }
 
-    fn mesh_enabled(&self) -> bool {
+    pub(crate) fn mesh_enabled(&self) -> bool {
         let default = self.cluster.configurations.get(DEFAULT);
         default
             .and_then(|spec| spec.node_to_node_mesh_enabled)
-            .unwrap_or(true)
+            .unwrap_or_else(|| self.reflectors.is_none())
     }
 
-    fn hold_time(&self) -> Duration {
+    pub(crate) fn hold_time(&self) -> Duration {
         setting(self.cluster, &self.node.metadata.name, |spec| {
             spec.hold_time
         })
         .unwrap_or(DEFAULT_HOLD_TIME)
     }
 
-    fn graceful_restart(&self) -> bool {
+    pub(crate) fn graceful_restart(&self) -> bool {
         setting(self.cluster, &self.node.metadata.name, |spec| {
             spec.graceful_restart
         })
@@ -506,7 +449,7 @@ impl Planner<'_> {
             .find(|node| node.internal_ips().any(|address| address == ip))
     }
 
-    fn asn_of(&self, node: &Node) -> u32 {
+    pub(crate) fn asn_of(&self, node: &Node) -> u32 {
         asn(self.cluster, node)
     }
 }
@@ -532,7 +475,7 @@ fn next_hop_mode(spec: &BgpPeerSpec, internal: bool) -> NextHopMode {
 }
 
 /// Peers may be any number of hops away, as in Calico; the TTL is the highest, so that a peer may ask for TTL security.
-const ANY_DISTANCE: Reach = Reach::Hops(255);
+pub(crate) const ANY_DISTANCE: Reach = Reach::Hops(255);
 
 /// A limit for each family. A session that is down for it comes back after five minutes where nothing else is said.
 fn prefix_limits(limit: Option<&MaxPrefixes>) -> Vec<PrefixLimit> {

@@ -16,6 +16,7 @@ use resources::bgp_configuration::{DEFAULT, NODE_PREFIX};
 use resources::{BgpConfigurationSpec, ClusterState, Kind, Node, ObjectRef, Problem, Severity};
 
 use crate::filter::Ranges;
+use crate::topology::Topology;
 use crate::tunnel::Tunnels;
 use crate::{peers, services};
 
@@ -60,6 +61,8 @@ pub struct NodePlan {
     pub tunnels: Tunnels,
     /// What its nftables table is to do, but for the pods' interfaces, which are nothing to a plan.
     pub firewall: Firewall,
+    /// Which of the speaker's peers follow from what nodes there are.
+    pub topology: Topology,
     /// What is wrong. Their `source` and `line` are for [`Index::locate`](resources::Index::locate) to fill in.
     pub problems: Vec<Problem>,
 }
@@ -93,9 +96,10 @@ pub fn plan(cluster: &ClusterState, node_name: &str) -> Result<NodePlan, PlanErr
     overlaps(cluster, node, &pod_cidrs, &mut problems);
     let asn = asn(cluster, node);
     let ranges = Ranges::new(cluster, &pod_cidrs);
+    let (peers, topology) = peers::peers(cluster, node, &ranges, &mut problems);
     let tunnels = Tunnels::new(cluster, node);
     let speaker = SpeakerConfig {
-        peers: peers::peers(cluster, node, &ranges, &mut problems),
+        peers,
         originated: originated(cluster, node, &pod_cidrs, &mut problems),
         // Routes of our own are all that we announce: no other one's next hop to keep.
         subnets: Vec::new(),
@@ -119,6 +123,7 @@ pub fn plan(cluster: &ClusterState, node_name: &str) -> Result<NodePlan, PlanErr
         default_route_resolves: setting(cluster, node_name, |spec| spec.resolve_by_default_route)
             .unwrap_or(true),
         firewall,
+        topology,
         tunnels,
         problems,
     })
@@ -255,7 +260,7 @@ pub(crate) fn problem(
     }
 }
 
-fn router_id(node: &Node) -> Option<Ipv4Addr> {
+pub(crate) fn router_id(node: &Node) -> Option<Ipv4Addr> {
     node.router_id().or_else(|| node.internal_ipv4())
 }
 

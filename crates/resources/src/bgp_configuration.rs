@@ -10,7 +10,7 @@ use crate::advertisement::{
 };
 use crate::fault::Fault;
 use crate::values::optional_duration;
-use crate::{AsNumber, PasswordSource};
+use crate::{AsNumber, PasswordSource, Selector};
 
 /// The name of the configuration of all nodes.
 pub const DEFAULT: &str = "default";
@@ -31,6 +31,9 @@ pub struct BgpConfigurationSpec {
     /// Whether every node peers with every other. True by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_to_node_mesh_enabled: Option<bool>,
+    /// Which nodes are route reflectors, in the place of the mesh.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route_reflectors: Option<RouteReflectors>,
     /// How long sessions within the mesh live in restart (RFC 4724). 120 s by default.
     #[serde(
         default,
@@ -89,6 +92,29 @@ pub struct BgpConfigurationSpec {
     pub prefix_advertisements: Vec<PrefixAdvertisement>,
 }
 
+/// Which nodes are route reflectors (RFC 4456).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RouteReflectors {
+    /// The labels of nodes that are reflectors, or that may be chosen. All nodes by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_selector: Option<Selector>,
+    /// Choose some of these nodes; without it, all are reflectors.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auto: Option<AutoReflectors>,
+}
+
+/// How many nodes are chosen to be reflectors.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AutoReflectors {
+    /// So many in the cluster, spread over its zones.
+    pub count: u8,
+    /// So many in each zone, for the nodes of that zone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub per_zone: bool,
+}
+
 impl BgpConfigurationSpec {
     pub(crate) fn validate(&self, name: &str, faults: &mut Vec<Fault>) {
         let own = name
@@ -108,6 +134,7 @@ impl BgpConfigurationSpec {
             let message = "both ends of a session need the same password: set this in `default`";
             faults.push(Fault::at("spec.nodeMeshPassword", message));
         }
+        self.validate_reflectors(own, faults);
         self.validate_services(own, faults);
         validate_communities(&self.communities, faults);
         validate_advertisements(&self.prefix_advertisements, faults);
@@ -136,6 +163,30 @@ impl BgpConfigurationSpec {
             .iter()
             .chain(&self.service_external_ips)
             .chain(&self.service_load_balancer_ips)
+    }
+
+    fn validate_reflectors(&self, own: bool, faults: &mut Vec<Fault>) {
+        let Some(reflectors) = &self.route_reflectors else {
+            return;
+        };
+        let at = "spec.routeReflectors";
+        if own {
+            let message = "all nodes have to agree on the reflectors: set this in `default`";
+            faults.push(Fault::at(at, message));
+        }
+        if reflectors.auto.is_none() && reflectors.node_selector.is_none() {
+            let message = "says nothing: write `nodeSelector`, or `auto` with a `count`";
+            faults.push(Fault::at(at, message));
+        }
+        if reflectors.auto.as_ref().is_some_and(|auto| auto.count == 0) {
+            let message = "without a reflector no node learns a route: write 1 or more, better 2";
+            faults.push(Fault::at(&format!("{at}.auto.count"), message));
+        }
+        if self.node_to_node_mesh_enabled == Some(true) {
+            let message =
+                "goes without `routeReflectors`, which take its place: remove one of them";
+            faults.push(Fault::at("spec.nodeToNodeMeshEnabled", message));
+        }
     }
 
     fn validate_services(&self, own: bool, faults: &mut Vec<Fault>) {

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::fault::Fault;
 use crate::values::parse_cidr;
@@ -20,6 +20,12 @@ pub const ROUTE_REFLECTOR_CLUSTER_ID: &str = "margay.dev/route-reflector-cluster
 
 /// Annotation: `true` while the node is about to go: peers are told to prefer any other path (RFC 8326).
 pub const DRAIN: &str = "margay.dev/drain";
+
+/// Label: the node's failure domain, as Kubernetes has it.
+pub const ZONE: &str = "topology.kubernetes.io/zone";
+
+/// Label: the node is never chosen to be a route reflector, whatever the label's value.
+pub const EXCLUDE_REFLECTOR: &str = "margay.dev/exclude-from-route-reflectors";
 
 /// A node.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +50,9 @@ pub struct NodeSpec {
     /// Ranges of this node's pods, at most one of each family.
     #[serde(default, rename = "podCIDRs", skip_serializing_if = "Vec::is_empty")]
     pub pod_cidrs: Vec<String>,
+    /// No new pods are to come: it is about to go, as a rule.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unschedulable: bool,
 }
 
 /// A node's `status`.
@@ -53,6 +62,29 @@ pub struct NodeStatus {
     /// Its addresses.
     #[serde(default)]
     pub addresses: Vec<NodeAddress>,
+    /// What is the case with it. Only its readiness is kept.
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "readiness"
+    )]
+    pub conditions: Vec<NodeCondition>,
+}
+
+/// One thing that is or isn't the case with a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeCondition {
+    /// What: `Ready`, …
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// `True`, `False`, or `Unknown`.
+    pub status: String,
+}
+
+fn readiness<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<NodeCondition>, D::Error> {
+    let mut conditions = Vec::<NodeCondition>::deserialize(deserializer)?;
+    conditions.retain(|condition| condition.kind == "Ready");
+    Ok(conditions)
 }
 
 /// One of a node's addresses.
@@ -92,6 +124,14 @@ impl Node {
             .annotations
             .get(DRAIN)
             .is_some_and(|text| text == "true")
+    }
+
+    /// Whether it is likely to stay: it is ready as far as anybody says, takes pods, and isn't being drained.
+    #[must_use]
+    pub fn is_dependable(&self) -> bool {
+        let mut conditions = self.status.conditions.iter();
+        let ready = conditions.all(|it| it.kind != "Ready" || it.status == "True");
+        ready && !self.spec.unschedulable && !self.is_draining()
     }
 
     /// Its InternalIPs, in order.

@@ -153,7 +153,7 @@ pub struct Resource<S> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Object {
     /// Cluster-wide BGP settings.
-    BgpConfiguration(Resource<BgpConfigurationSpec>),
+    BgpConfiguration(Box<Resource<BgpConfigurationSpec>>),
     /// A filter.
     BgpFilter(Resource<BgpFilterSpec>),
     /// A peer of one or more nodes.
@@ -239,7 +239,7 @@ impl Object {
     pub(crate) fn from_tree(kind: Kind, tree: &Tree) -> Result<Self, Fault> {
         check_metadata(tree)?;
         Ok(match kind {
-            Kind::BgpConfiguration => Self::BgpConfiguration(resource(tree)?),
+            Kind::BgpConfiguration => Self::BgpConfiguration(Box::new(resource(tree)?)),
             Kind::BgpFilter => Self::BgpFilter(resource(tree)?),
             Kind::BgpPeer => Self::BgpPeer(Box::new(resource(tree)?)),
             Kind::EndpointSlice => Self::EndpointSlice(EndpointSlice::deserialize(tree)?),

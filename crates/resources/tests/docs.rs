@@ -186,6 +186,8 @@ fn the_table_of_nodes_names_what_is_read() {
         format!("metadata.annotations[\"{DRAIN}\"]"),
         "spec.podCIDR".to_owned(),
         "spec.podCIDRs".to_owned(),
+        "spec.unschedulable".to_owned(),
+        "status.conditions[]".to_owned(),
         "status.addresses[]".to_owned(),
     ];
     assert_eq!(

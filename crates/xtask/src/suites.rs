@@ -11,6 +11,7 @@ use crate::run::{self, LAB, Session, cargo};
 const SUITES: [&str; 10] = [
     "connectivity",
     "mesh",
+    "topology",
     "firewall",
     "services",
     "tunnels",
