@@ -15,8 +15,8 @@ use bgp::policy::Policy;
 use bgp_wire::{Asn, Family};
 use resources::bgp_configuration::DEFAULT;
 use resources::{
-    BgpPeerSpec, ClusterState, Kind, MaxPrefixes, Node, PasswordSource, PeerAddress, Problem,
-    ReversePeering, SecretKeyRef, Severity, SourceAddress,
+    AsNumber, BgpPeerSpec, ClusterState, Kind, MaxPrefixes, Node, PasswordSource, PeerAddress,
+    Problem, ReversePeering, SecretKeyRef, Severity, SourceAddress,
 };
 
 use crate::filter::Ranges;
@@ -74,7 +74,7 @@ impl Planner<'_> {
             if !selected(spec, self.node) {
                 continue;
             }
-            if let (Some(at), Some(asn)) = (spec.peer_ip, spec.as_number) {
+            for (at, asn) in self.addresses(name, spec, problems) {
                 let peer = Wanted {
                     name,
                     spec,
@@ -102,6 +102,38 @@ impl Planner<'_> {
                 }
             }
         }
+    }
+
+    /// Where the peers are that a BGPPeer says for this node.
+    fn addresses(
+        &self,
+        name: &str,
+        spec: &BgpPeerSpec,
+        problems: &mut Vec<Problem>,
+    ) -> Vec<(PeerAddress, AsNumber)> {
+        let Some(table) = &spec.peers_by_label else {
+            return spec.peer_ip.zip(spec.as_number).into_iter().collect();
+        };
+        let labels = &self.node.metadata.labels;
+        if let Some(row) = table.get(labels) {
+            let peers = row.iter().map(|peer| (peer.peer_ip, peer.as_number));
+            return peers.collect();
+        }
+        let found = match labels.get(&table.label) {
+            Some(value) => format!("has `{}: {value}`, for which there is no row", table.label),
+            None => format!("has no label `{}`", table.label),
+        };
+        let message = format!(
+            "Node {} {found}: it has no peer by this",
+            self.node.metadata.name
+        );
+        problems.push(problem(
+            Severity::Warning,
+            Some((Kind::BgpPeer, name)),
+            "spec.peersByLabel",
+            message,
+        ));
+        Vec::new()
     }
 
     fn selected_peers<'s>(&'s self, spec: &'s BgpPeerSpec) -> impl Iterator<Item = &'s Node> {
@@ -153,9 +185,10 @@ impl Planner<'_> {
                     "{ip} is a peer already by {}: this one has no effect here",
                     entry.get().origin
                 );
-                let field = match wanted.spec.peer_selector {
-                    Some(_) => "spec.peerSelector",
-                    None => "spec.peerIP",
+                let field = match (&wanted.spec.peer_selector, &wanted.spec.peers_by_label) {
+                    (Some(_), _) => "spec.peerSelector",
+                    (None, Some(_)) => "spec.peersByLabel",
+                    (None, None) => "spec.peerIP",
                 };
                 problems.push(problem(
                     Severity::Warning,
@@ -232,7 +265,7 @@ impl Planner<'_> {
             }
         }
         let source = spec.source_address.unwrap_or_default();
-        let local_asn = spec.local_as_number.map(resources::AsNumber::get);
+        let local_asn = spec.local_as_number.map(AsNumber::get);
         let internal = asn == local_asn.unwrap_or_else(|| self.asn_of(self.node));
         let (import, export) = self.policies(name, spec, internal, problems);
         let object = (Kind::BgpPeer, name);

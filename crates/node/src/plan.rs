@@ -129,10 +129,20 @@ pub fn plan(cluster: &ClusterState, node_name: &str) -> Result<NodePlan, PlanErr
     })
 }
 
-/// A node's AS: its annotation, else its own BGPConfiguration, else that of all nodes.
+/// A node's AS: its annotation or label, else its own BGPConfiguration, else by a label in that of all nodes, else that of all
+/// nodes.
 pub(crate) fn asn(cluster: &ClusterState, node: &Node) -> Asn {
+    let own = format!("{NODE_PREFIX}{}", node.metadata.name);
+    let own = || cluster.configurations.get(&own)?.as_number;
+    let all = cluster.configurations.get(DEFAULT);
+    let by_label = || {
+        let table = all?.as_number_by_label.as_ref()?;
+        table.get(&node.metadata.labels).copied()
+    };
     node.as_number()
-        .or_else(|| setting(cluster, &node.metadata.name, |spec| spec.as_number))
+        .or_else(own)
+        .or_else(by_label)
+        .or_else(|| all?.as_number)
         .map_or(DEFAULT_ASN, resources::AsNumber::get)
 }
 

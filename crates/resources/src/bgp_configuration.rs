@@ -10,7 +10,7 @@ use crate::advertisement::{
 };
 use crate::fault::Fault;
 use crate::values::optional_duration;
-use crate::{AsNumber, PasswordSource, Selector};
+use crate::{AsNumber, ByLabel, PasswordSource, Selector};
 
 /// The name of the configuration of all nodes.
 pub const DEFAULT: &str = "default";
@@ -25,6 +25,9 @@ pub struct BgpConfigurationSpec {
     /// The AS of nodes that have none of their own (annotation `margay.dev/as-number`). 64512 by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub as_number: Option<AsNumber>,
+    /// The AS of nodes by a label of theirs, as of all nodes of a rack.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub as_number_by_label: Option<ByLabel<AsNumber>>,
     /// The TCP port that nodes listen on, and dial each other at. 179 by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listen_port: Option<u16>,
@@ -135,6 +138,13 @@ impl BgpConfigurationSpec {
             faults.push(Fault::at("spec.nodeMeshPassword", message));
         }
         self.validate_reflectors(own, faults);
+        if let Some(table) = &self.as_number_by_label {
+            table.validate("spec.asNumberByLabel", faults);
+            if own {
+                let message = "this is for one node: write `asNumber`";
+                faults.push(Fault::at("spec.asNumberByLabel", message));
+            }
+        }
         self.validate_services(own, faults);
         validate_communities(&self.communities, faults);
         validate_advertisements(&self.prefix_advertisements, faults);

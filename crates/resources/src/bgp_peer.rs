@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::bgp_configuration::{validate_hold_time, validate_restart_time};
 use crate::fault::Fault;
 use crate::values::optional_duration;
-use crate::{AsNumber, PasswordSource, PeerAddress, Selector};
+use crate::{AsNumber, ByLabel, PasswordSource, PeerAddress, Selector};
 
 /// A peer, and which nodes have it. With neither `node` nor `nodeSelector` all nodes do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +25,9 @@ pub struct BgpPeerSpec {
     /// The labels of nodes that are the peers, in the place of `peerIP` and `asNumber`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peer_selector: Option<Selector>,
+    /// The peers of a node by a label of its, as the routers of a rack, in the place of `peerIP` and `asNumber`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peers_by_label: Option<ByLabel<Vec<Peer>>>,
     /// Whether the nodes of `peerSelector` have those that have this peer as theirs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reverse_peering: Option<ReversePeering>,
@@ -116,6 +119,17 @@ pub struct BgpPeerSpec {
     /// Names of BGPFilters, applied in order: the first rule that matches decides.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub filters: Vec<String>,
+}
+
+/// One peer of a table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Peer {
+    /// Where it is.
+    #[serde(rename = "peerIP")]
+    pub peer_ip: PeerAddress,
+    /// Its AS.
+    pub as_number: AsNumber,
 }
 
 /// A bound on the prefixes of each family that a peer announces, rejected ones counted too.
@@ -268,40 +282,63 @@ impl BgpPeerSpec {
         validate_restart_time("spec.maxRestartTime", self.max_restart_time, faults);
     }
 
-    /// A peer is one address, or the nodes with certain labels.
+    /// A peer is one address, the nodes with certain labels, or a row of a table.
     fn validate_target(&self, faults: &mut Vec<Fault>) {
-        if self.peer_selector.is_some() {
-            let others = [
-                ("spec.peerIP", self.peer_ip.is_some()),
-                ("spec.asNumber", self.as_number.is_some()),
-            ];
-            for (field, _) in others.into_iter().filter(|(_, set)| *set) {
-                let message = "goes without `peerSelector`, which says it: remove one of them";
-                faults.push(Fault::at(field, message));
+        let (ip, asn) = (self.peer_ip.is_some(), self.as_number.is_some());
+        let table = self.peers_by_label.is_some();
+        if let Some(peers) = &self.peers_by_label {
+            peers.validate("spec.peersByLabel", faults);
+            for (value, peer) in peers
+                .values
+                .iter()
+                .flat_map(|(value, peers)| peers.iter().map(move |peer| (value, peer)))
+            {
+                validate_peer(
+                    &format!("spec.peersByLabel.values.{value}"),
+                    peer.peer_ip,
+                    faults,
+                );
             }
-            return;
         }
-        if self.reverse_peering.is_some() {
+        if self.reverse_peering.is_some() && self.peer_selector.is_none() {
             let message = "goes with `peerSelector`";
             faults.push(Fault::at("spec.reversePeering", message));
         }
-        for (field, missing) in [
-            ("peerIP", self.peer_ip.is_none()),
-            ("asNumber", self.as_number.is_none()),
-        ] {
-            if missing {
-                let message = format!("`{field}` is missing, or else `peerSelector`");
-                faults.push(Fault::at("spec", message));
+        let other = match (&self.peer_selector, table) {
+            (Some(_), _) => "peerSelector",
+            (None, true) => "peersByLabel",
+            (None, false) => {
+                for (field, there) in [("peerIP", ip), ("asNumber", asn)] {
+                    if !there {
+                        let message = format!(
+                            "`{field}` is missing, or else `peerSelector` or `peersByLabel`"
+                        );
+                        faults.push(Fault::at("spec", message));
+                    }
+                }
+                if let Some(address) = self.peer_ip {
+                    validate_peer("spec.peerIP", address, faults);
+                }
+                return;
             }
-        }
-        let Some(ip) = self.peer_ip.map(|address| address.ip) else {
-            return;
         };
-        if ip.is_unspecified() || ip.is_multicast() || ip.is_loopback() {
-            faults.push(Fault::at(
-                "spec.peerIP",
-                format!("`{ip}` can't be a peer's address"),
-            ));
+        let both = table && self.peer_selector.is_some();
+        let others = [
+            ("spec.peerIP", ip),
+            ("spec.asNumber", asn),
+            ("spec.peersByLabel", both),
+        ];
+        for (field, _) in others.into_iter().filter(|(_, set)| *set) {
+            let message = format!("goes without `{other}`, which says it: remove one of them");
+            faults.push(Fault::at(field, message));
         }
+    }
+}
+
+fn validate_peer(field: &str, address: PeerAddress, faults: &mut Vec<Fault>) {
+    let ip = address.ip;
+    if ip.is_unspecified() || ip.is_multicast() || ip.is_loopback() {
+        let message = format!("`{ip}` can't be a peer's address");
+        faults.push(Fault::at(field, message));
     }
 }

@@ -8,6 +8,7 @@
 //! | [`advertisement`] | which Services a BGPConfiguration announces, and with which communities |
 //! | [`service`] | what we use of Kubernetes' Service and EndpointSlice |
 //! | [`secret`] | what we use of Kubernetes' `v1` Secret: passwords |
+//! | [`by_label`] | tables by a node's label: a row for each rack |
 //! | [`values`] | AS numbers, durations, peer addresses: what fields hold |
 //! | [`selector`] | label selectors, in Kubernetes' syntax and in Calico's |
 //! | [`yaml`] | files to objects; every fault with its line and what would be right |
@@ -21,6 +22,7 @@ pub mod advertisement;
 pub mod bgp_configuration;
 pub mod bgp_filter;
 pub mod bgp_peer;
+pub mod by_label;
 mod fault;
 pub mod filter_rule;
 pub mod index;
@@ -38,8 +40,10 @@ pub mod yaml;
 pub use bgp_configuration::BgpConfigurationSpec;
 pub use bgp_filter::BgpFilterSpec;
 pub use bgp_peer::{
-    BgpPeerSpec, LimitAction, MaxPrefixes, NextHopMode, PrivateAs, ReversePeering, SourceAddress,
+    BgpPeerSpec, LimitAction, MaxPrefixes, NextHopMode, Peer, PrivateAs, ReversePeering,
+    SourceAddress,
 };
+pub use by_label::ByLabel;
 pub use filter_rule::{Action, FilterRule, MatchOperator, PrefixLength};
 pub use index::{ClusterState, Index};
 pub use ip_pool::{IpPoolSpec, IpipMode};

@@ -9,7 +9,7 @@ use crate::fault::Fault;
 use crate::values::parse_cidr;
 use crate::{AsNumber, Metadata};
 
-/// Annotation: the node's AS.
+/// Annotation or label: the node's AS. The annotation wins.
 pub const AS_NUMBER: &str = "margay.dev/as-number";
 
 /// Annotation: the node's BGP identifier, where it isn't the first IPv4 InternalIP.
@@ -98,10 +98,16 @@ pub struct NodeAddress {
 }
 
 impl Node {
-    /// The AS that its annotation says.
+    /// The AS that its annotation says, or its label.
     #[must_use]
     pub fn as_number(&self) -> Option<AsNumber> {
-        self.metadata.annotations.get(AS_NUMBER)?.parse().ok()
+        let Metadata {
+            annotations,
+            labels,
+            ..
+        } = &self.metadata;
+        let text = annotations.get(AS_NUMBER).or_else(|| labels.get(AS_NUMBER));
+        text?.parse().ok()
     }
 
     /// The BGP identifier that its annotation says.
@@ -184,11 +190,15 @@ impl Node {
 
     pub(crate) fn validate(&self, faults: &mut Vec<Fault>) {
         let annotations = &self.metadata.annotations;
-        if let Some(Err(message)) = annotations
-            .get(AS_NUMBER)
-            .map(|text| text.parse::<AsNumber>())
-        {
-            faults.push(Fault::at("metadata.annotations", message).below(AS_NUMBER));
+        let labels = &self.metadata.labels;
+        for (field, map) in [
+            ("metadata.annotations", annotations),
+            ("metadata.labels", labels),
+        ] {
+            let number = map.get(AS_NUMBER).map(|text| text.parse::<AsNumber>());
+            if let Some(Err(message)) = number {
+                faults.push(Fault::at(field, message).below(AS_NUMBER));
+            }
         }
         let ids = [
             (ROUTER_ID, "router id"),

@@ -166,6 +166,57 @@ fn settings_of_all_nodes_and_of_one() {
     );
 }
 
+/// Two racks of two ToRs, in two objects.
+const RACKS: &str = "asNumberByLabel: {label: rack, values: {a: 65001, b: 65002}}";
+const TORS: &str = r#"peersByLabel: {label: rack, values: {
+  a: [{peerIP: 192.0.2.250, asNumber: 65101}, {peerIP: "192.0.2.251:1179", asNumber: 65101}],
+  b: [{peerIP: 198.51.100.250, asNumber: 65102}]}}"#;
+
+#[test]
+fn racks_are_rows_of_a_table() {
+    let objects = object(
+        "BGPConfiguration",
+        "default",
+        &format!("nodeToNodeMeshEnabled: false, asNumber: 65000, {RACKS}"),
+    ) + &object("BGPPeer", "tors", TORS);
+    check(
+        "n1",
+        &objects,
+        &expect![[r#"
+        AS 65001 id 192.0.2.1 port 179 originates 10.244.1.0/24 fd00:1::/64
+        192.0.2.250 AS 65101 port 179 from 192.0.2.1 hold 90 gr 120 Hops(255) Auto: BGPPeer/tors
+        192.0.2.251 AS 65101 port 1179 from 192.0.2.1 hold 90 gr 120 Hops(255) Auto: BGPPeer/tors
+    "#]],
+    );
+    // The annotation wins.
+    check(
+        "n3",
+        &objects,
+        &expect![[r#"
+        AS 64600 id 198.51.100.3 port 179 originates 10.244.3.0/24
+        198.51.100.250 AS 65102 port 179 from 198.51.100.3 hold 90 gr 120 Hops(255) Auto: BGPPeer/tors
+    "#]],
+    );
+    let labelled = NODES.replace(
+        "labels: {rack: a}",
+        "labels: {rack: c, margay.dev/as-number: \"65009\"}",
+    );
+    let plan = plan(&cluster(&(labelled + &objects)), "n2").unwrap();
+    assert_eq!((plan.speaker.asn, plan.speaker.peers.len()), (65009, 0));
+    let shown: Vec<String> = plan.problems.iter().map(ToString::to_string).collect();
+    expect!["BGPPeer/tors: spec.peersByLabel: Node n2 has `rack: c`, for which there is no row: it has no peer by this"].assert_eq(&shown.join("\n"));
+    let own = object("BGPConfiguration", "node.n1", "asNumber: 65008");
+    check(
+        "n1",
+        &(objects + &own),
+        &expect![[r#"
+        AS 65008 id 192.0.2.1 port 179 originates 10.244.1.0/24 fd00:1::/64
+        192.0.2.250 AS 65101 port 179 from 192.0.2.1 hold 90 gr 120 Hops(255) Auto: BGPPeer/tors
+        192.0.2.251 AS 65101 port 1179 from 192.0.2.1 hold 90 gr 120 Hops(255) Auto: BGPPeer/tors
+    "#]],
+    );
+}
+
 #[test]
 fn peers_are_selected_by_name_and_label() {
     let objects = no_mesh()

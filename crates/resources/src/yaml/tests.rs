@@ -183,13 +183,13 @@ fn fields_that_are_unknown_or_missing() {
     check_peer(
         "  asNumber: 65001\n",
         &expect![[r#"
-            a.yaml:4: BGPPeer/tor: spec: `peerIP` is missing, or else `peerSelector`
+            a.yaml:4: BGPPeer/tor: spec: `peerIP` is missing, or else `peerSelector` or `peersByLabel`
         "#]],
     );
     check_peer(
         "  peerIP: 192.0.2.1\n",
         &expect![[r#"
-            a.yaml:4: BGPPeer/tor: spec: `asNumber` is missing, or else `peerSelector`
+            a.yaml:4: BGPPeer/tor: spec: `asNumber` is missing, or else `peerSelector` or `peersByLabel`
         "#]],
     );
     check_peer(
@@ -213,7 +213,7 @@ fn fields_that_are_unknown_or_missing() {
     check_peer(
         "  peerIP: 192.0.2.1\n  asNumber: 65001\n  colour: red\n",
         &expect![[r#"
-            a.yaml:7: BGPPeer/tor: spec.colour: no such field; it may be `node`, `nodeSelector`, `peerIP`, `peerSelector`, `reversePeering`, `asNumber`, `localASNumber`, `numAllowedLocalASNumbers`, `privateASNumbers`, `overrideASNumber`, `bilateral`, `gracefulShutdown`, `blackhole`, `sourceAddress`, `passive`, `nextHopMode`, `keepOriginalNextHop`, `holdTime`, `keepaliveTime`, `password`, `maxPrefixes`, `gracefulRestart`, `maxRestartTime`, `ttlSecurity`, `filters`
+            a.yaml:7: BGPPeer/tor: spec.colour: no such field; it may be `node`, `nodeSelector`, `peerIP`, `peerSelector`, `peersByLabel`, `reversePeering`, `asNumber`, `localASNumber`, `numAllowedLocalASNumbers`, `privateASNumbers`, `overrideASNumber`, `bilateral`, `gracefulShutdown`, `blackhole`, `sourceAddress`, `passive`, `nextHopMode`, `keepOriginalNextHop`, `holdTime`, `keepaliveTime`, `password`, `maxPrefixes`, `gracefulRestart`, `maxRestartTime`, `ttlSecurity`, `filters`
         "#]],
     );
     check(
