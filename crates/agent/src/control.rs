@@ -174,8 +174,8 @@ struct Control {
     agent: Agent,
     publish: watch::Sender<State>,
     facts: watch::Receiver<fib::Facts>,
-    /// The speaker, and the port it listens on.
-    speaker: Option<(bgp_net::Handle, u16)>,
+    /// The speaker, and where it listens.
+    speaker: Option<(bgp_net::Handle, bgp_net::Listen)>,
     /// Why there is no speaker.
     listen_error: Option<String>,
     /// Sessions that are kept until others are up.
@@ -307,29 +307,29 @@ impl Control {
         self.agent.pods.set_pools(&plan.pod_cidrs, mtu);
     }
 
-    /// Starts the speaker, or tells it what it is to be. Another port needs another speaker: the old one goes silently, as
+    /// Starts the speaker, or tells it what it is to be. Another port or address needs another speaker: the old one goes silently, as
     /// in a restart, so that peers keep our routes until the new one is there.
     async fn steer_speaker(&mut self, plan: &NodePlan) {
-        if let Some((handle, port)) = &self.speaker {
-            if *port == plan.listen_port {
+        let listen = listen(plan);
+        if let Some((handle, before)) = &self.speaker {
+            if *before == listen {
                 handle.configure(plan.speaker.clone());
                 return;
             }
             info!(
-                from = port,
-                to = plan.listen_port,
-                "another listen port: starting the speaker anew"
+                from = ?before.addresses,
+                to = ?listen.addresses,
+                "to listen elsewhere: starting the speaker anew"
             );
             // Stopped already is as good.
             drop(handle.abandon().await);
             self.speaker = None;
             self.restarting = true;
         }
-        let listen = bgp_net::Listen::port(plan.listen_port);
         match bgp_net::spawn_tracking(plan.speaker.clone(), &listen, self.restarting) {
             Ok((handle, routes)) => {
                 self.agent.fib.set_paths(handle.clone(), routes).await;
-                self.speaker = Some((handle, plan.listen_port));
+                self.speaker = Some((handle, listen));
                 self.listen_error = None;
             }
             Err(error) => self.listen_error = Some(error.to_string()),
@@ -349,8 +349,19 @@ fn forward_ipv6(plan: &NodePlan, sysctls: &Path) {
     }
 }
 
+/// Where the speaker is to listen.
+fn listen(plan: &NodePlan) -> bgp_net::Listen {
+    let port = plan.listen_port;
+    match plan.bind.is_empty() {
+        true => bgp_net::Listen::port(port),
+        false => bgp_net::Listen {
+            addresses: plan.bind.iter().map(|ip| (*ip, port).into()).collect(),
+        },
+    }
+}
+
 /// Waits for a speaker that there is to end.
-async fn stopped(speaker: Option<&(bgp_net::Handle, u16)>) {
+async fn stopped(speaker: Option<&(bgp_net::Handle, bgp_net::Listen)>) {
     match speaker {
         Some((handle, _)) => handle.stopped().await,
         None => std::future::pending().await,

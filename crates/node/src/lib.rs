@@ -27,7 +27,7 @@ pub mod tunnel;
 pub use handover::Handover;
 pub use plan::{NodePlan, PlanError, plan};
 pub use route::{
-    Reach, Unresolved, desired_route, discard, endpoint_neighbours, endpoint_routes, learned_key,
-    reach, refusal, resolve, static_routes,
+    Reach, Unresolved, desired_route, discard, endpoint_neighbours, endpoint_routes,
+    gateway_routes, learned_key, reach, refusal, resolve, static_routes,
 };
 pub use tunnel::{Devices, Tunnels};

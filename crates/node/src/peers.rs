@@ -9,10 +9,12 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use bgp::config::{
-    Client, LimitAction, NextHopMode, Password, PeerConfig, PrefixLimit, PrivateAs, Reach, Rules,
+    Client, DynamicPeers, LimitAction, NextHopMode, Password, PeerConfig, PrefixLimit, PrivateAs,
+    Reach, Rules,
 };
 use bgp::policy::Policy;
 use bgp_wire::{Asn, Family};
+use ipnet::IpNet;
 use resources::bgp_configuration::DEFAULT;
 use resources::{
     AsNumber, BgpPeerSpec, ClusterState, Kind, MaxPrefixes, Node, PasswordSource, PeerAddress,
@@ -28,13 +30,17 @@ use crate::reflectors::Reflectors;
 use crate::rule;
 use crate::topology::Topology;
 
-/// The peers of this node, by address; and which of them follow from what nodes there are.
+/// The peers of this node, by address and by range; and which of them follow from what nodes there are.
 pub(crate) fn peers(
     cluster: &ClusterState,
     node: &Node,
     ranges: &Ranges,
     problems: &mut Vec<Problem>,
-) -> (BTreeMap<IpAddr, PeerConfig>, Topology) {
+) -> (
+    BTreeMap<IpAddr, PeerConfig>,
+    BTreeMap<IpNet, DynamicPeers>,
+    Topology,
+) {
     let planner = Planner {
         cluster,
         node,
@@ -44,7 +50,18 @@ pub(crate) fn peers(
     let mut peers = BTreeMap::new();
     planner.explicit(&mut peers, problems);
     let topology = planner.topology(&mut peers, problems);
-    (peers, topology)
+    (peers, planner.ranges(problems), topology)
+}
+
+/// The gateways to this node's peers, where a BGPPeer says one.
+pub(crate) fn gateways(
+    cluster: &ClusterState,
+    node: &Node,
+    peers: &BTreeMap<IpAddr, PeerConfig>,
+) -> BTreeMap<IpAddr, IpAddr> {
+    let own = cluster.peers.values().filter(|spec| selected(spec, node));
+    let pairs = own.filter_map(|spec| Some((spec.peer_ip?.ip, spec.reachable_by?)));
+    pairs.filter(|(peer, _)| peers.contains_key(peer)).collect()
 }
 
 /// A peer that a BGPPeer asks for.
@@ -134,6 +151,54 @@ impl Planner<'_> {
             message,
         ));
         Vec::new()
+    }
+
+    /// Peers that are accepted from ranges.
+    fn ranges(&self, problems: &mut Vec<Problem>) -> BTreeMap<IpNet, DynamicPeers> {
+        let mut dynamic = BTreeMap::new();
+        for (name, spec) in &self.cluster.peers {
+            let Some(range) = spec
+                .peer_range
+                .as_ref()
+                .filter(|_| selected(spec, self.node))
+            else {
+                continue;
+            };
+            let entry = match dynamic.entry(range.cidr) {
+                Entry::Vacant(entry) => entry,
+                Entry::Occupied(_) => {
+                    let cidr = range.cidr;
+                    let message =
+                        format!("another BGPPeer has {cidr}: this one has no effect here");
+                    let object = Some((Kind::BgpPeer, name.as_str()));
+                    problems.push(problem(
+                        Severity::Warning,
+                        object,
+                        "spec.peerRange.cidr",
+                        message,
+                    ));
+                    continue;
+                }
+            };
+            let asns = range.as_numbers.iter().map(|asn| asn.get());
+            // Only where all are of one AS is it known before they come whether they are internal peers.
+            let known = asns.clone().next().filter(|_| range.as_numbers.len() == 1);
+            let peer = Wanted {
+                name,
+                spec,
+                at: PeerAddress {
+                    ip: range.cidr.addr(),
+                    port: None,
+                },
+                asn: known.unwrap_or_default(),
+            };
+            entry.insert(DynamicPeers {
+                asns: asns.map(|asn| asn..=asn).collect(),
+                limit: range.limit.unwrap_or(DEFAULT_RANGE_LIMIT),
+                template: self.peer(&peer, problems),
+            });
+        }
+        dynamic
     }
 
     fn selected_peers<'s>(&'s self, spec: &'s BgpPeerSpec) -> impl Iterator<Item = &'s Node> {
@@ -310,7 +375,7 @@ impl Planner<'_> {
             export,
             connect_retry: CONNECT_RETRY,
             families: self.families(&spec.filters),
-            extended_next_hop: ip.is_ipv6(),
+            extended_next_hop: spec.extended_next_hop.unwrap_or(ip.is_ipv6()),
             origin,
             ..PeerConfig::new(asn)
         }
@@ -529,6 +594,9 @@ fn prefix_limits(limit: Option<&MaxPrefixes>) -> Vec<PrefixLimit> {
     });
     limits.to_vec()
 }
+
+/// How many peers a range may have where nothing else is said.
+const DEFAULT_RANGE_LIMIT: u32 = 100;
 
 /// How long a session with too many prefixes stays down.
 const DEFAULT_LIMIT_PAUSE: Duration = Duration::from_secs(300);

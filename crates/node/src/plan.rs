@@ -12,7 +12,7 @@ use bgp_wire::pattern::AnyCommunity;
 use bgp_wire::{Asn, Attributes};
 use dataplane::{Firewall, TunnelKind};
 use ipnet::IpNet;
-use resources::bgp_configuration::{DEFAULT, NODE_PREFIX};
+use resources::bgp_configuration::{BindMode, DEFAULT, NODE_PREFIX};
 use resources::{BgpConfigurationSpec, ClusterState, Kind, Node, ObjectRef, Problem, Severity};
 
 use crate::filter::Ranges;
@@ -51,10 +51,14 @@ pub struct NodePlan {
     pub speaker: SpeakerConfig,
     /// The port that the speaker listens on.
     pub listen_port: u16,
+    /// The addresses that it listens on; none: every one.
+    pub bind: Vec<IpAddr>,
     /// The node's InternalIPs.
     pub addresses: Vec<IpAddr>,
     /// The ranges of its pods. Packets to unused addresses in them are dropped.
     pub pod_cidrs: Vec<IpNet>,
+    /// Peers that are to be reached by a gateway, each with that.
+    pub gateways: BTreeMap<IpAddr, IpAddr>,
     /// The default route may lead to a next hop.
     pub default_route_resolves: bool,
     /// What travels through tunnels.
@@ -96,14 +100,16 @@ pub fn plan(cluster: &ClusterState, node_name: &str) -> Result<NodePlan, PlanErr
     overlaps(cluster, node, &pod_cidrs, &mut problems);
     let asn = asn(cluster, node);
     let ranges = Ranges::new(cluster, &pod_cidrs);
-    let (peers, topology) = peers::peers(cluster, node, &ranges, &mut problems);
+    let (peers, dynamic, topology) = peers::peers(cluster, node, &ranges, &mut problems);
+    let gateways = peers::gateways(cluster, node, &peers);
     let tunnels = Tunnels::new(cluster, node);
     let speaker = SpeakerConfig {
         peers,
+        dynamic,
         originated: originated(cluster, node, &pod_cidrs, &mut problems),
         // Routes of our own are all that we announce: no other one's next hop to keep.
         subnets: Vec::new(),
-        decision: Decision::multipath(MAX_PATHS),
+        decision: decision(cluster, node_name),
         cluster_id: node.route_reflector_cluster_id(),
         selection_deferral: SELECTION_DEFERRAL,
         ..SpeakerConfig::new(asn, router_id)
@@ -118,8 +124,13 @@ pub fn plan(cluster: &ClusterState, node_name: &str) -> Result<NodePlan, PlanErr
         node: node_name.to_owned(),
         speaker,
         listen_port: listen_port(cluster, node_name),
+        bind: match setting(cluster, node_name, |spec| spec.bind_mode).unwrap_or_default() {
+            BindMode::None => Vec::new(),
+            BindMode::NodeIP => node.internal_ips().collect(),
+        },
         addresses: node.internal_ips().collect(),
         pod_cidrs,
+        gateways,
         default_route_resolves: setting(cluster, node_name, |spec| spec.resolve_by_default_route)
             .unwrap_or(true),
         firewall,
@@ -149,6 +160,22 @@ pub(crate) fn asn(cluster: &ClusterState, node: &Node) -> Asn {
 /// The port that a node listens on.
 pub(crate) fn listen_port(cluster: &ClusterState, node: &str) -> u16 {
     setting(cluster, node, |spec| spec.listen_port).unwrap_or(DEFAULT_PORT)
+}
+
+/// How the node compares paths.
+fn decision(cluster: &ClusterState, node: &str) -> Decision {
+    let wanted = setting(cluster, node, |spec| spec.best_path);
+    let maximum = wanted.and_then(|it| it.maximum_paths).unwrap_or(MAX_PATHS);
+    let usual = Decision::multipath(maximum);
+    let Some(wanted) = wanted else {
+        return usual;
+    };
+    Decision {
+        multipath_relax: wanted.multipath_relax.unwrap_or(usual.multipath_relax),
+        always_compare_med: wanted.always_compare_med.unwrap_or(false),
+        missing_med_worst: wanted.missing_med_is_worst.unwrap_or(false),
+        ..usual
+    }
 }
 
 /// A setting from a node's own BGPConfiguration, else from that of all nodes.

@@ -161,6 +161,17 @@ pub fn static_routes(plan: &NodePlan) -> impl Iterator<Item = (RouteKey, Route)>
         .map(|cidr| (learned_key(*cidr), discard()))
 }
 
+/// The routes to peers that have a gateway of their own; `None` where that can't be reached.
+pub fn gateway_routes<'a>(
+    plan: &'a NodePlan,
+    links: &'a Links,
+) -> impl Iterator<Item = (RouteKey, Option<Route>)> + 'a {
+    plan.gateways.keys().map(|peer| {
+        let route = resolve([&reach(*peer, links, plan)]);
+        (learned_key(IpNet::from(*peer)), route.ok())
+    })
+}
+
 /// A route that discards what follows it.
 #[must_use]
 pub fn discard() -> Route {
@@ -182,6 +193,17 @@ pub fn discard() -> Route {
 ///
 /// When it can't be reached, with the reason.
 pub fn reach(address: IpAddr, links: &Links, plan: &NodePlan) -> Result<Reach, Unresolved> {
+    let Some(gateway) = plan.gateways.get(&address) else {
+        return look_up(address, links, plan);
+    };
+    // The configuration's word instead of the kernel's, whose route to there is ours.
+    look_up(*gateway, links, plan).map(|reach| Reach {
+        cost: reach.cost.saturating_add(1),
+        ..reach
+    })
+}
+
+fn look_up(address: IpAddr, links: &Links, plan: &NodePlan) -> Result<Reach, Unresolved> {
     let on_us = |net: &IpNet| net.addr() == address;
     if plan.addresses.contains(&address)
         || links

@@ -31,6 +31,12 @@ pub struct BgpConfigurationSpec {
     /// The TCP port that nodes listen on, and dial each other at. 179 by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listen_port: Option<u16>,
+    /// Which addresses nodes accept connections at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bind_mode: Option<BindMode>,
+    /// How paths are compared, and how many of them share the load.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub best_path: Option<BestPath>,
     /// Whether every node peers with every other. True by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_to_node_mesh_enabled: Option<bool>,
@@ -95,6 +101,42 @@ pub struct BgpConfigurationSpec {
     pub prefix_advertisements: Vec<PrefixAdvertisement>,
 }
 
+/// Which addresses nodes accept connections at.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BindMode {
+    /// Every one.
+    #[default]
+    None,
+    /// The node's InternalIPs.
+    NodeIP,
+}
+
+/// How paths are compared (RFC 4271 §9.1.2.2), and how many of them share the load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BestPath {
+    /// How many equal paths share the load; 16 by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maximum_paths: Option<u8>,
+    /// Whether AS paths of equal length are equal although their first ASes differ; true by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub multipath_relax: Option<bool>,
+    /// Whether MEDs of different neighbouring ASes are compared as well; false by default.
+    #[serde(
+        default,
+        rename = "alwaysCompareMED",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub always_compare_med: Option<bool>,
+    /// Whether a path without MED counts as one with the highest; false by default.
+    #[serde(
+        default,
+        rename = "missingMEDIsWorst",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub missing_med_is_worst: Option<bool>,
+}
+
 /// Which nodes are route reflectors (RFC 4456).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -150,6 +192,10 @@ impl BgpConfigurationSpec {
         validate_advertisements(&self.prefix_advertisements, faults);
         if let Some(password) = &self.node_mesh_password {
             password.validate("spec.nodeMeshPassword", faults);
+        }
+        if self.best_path.is_some_and(|it| it.maximum_paths == Some(0)) {
+            let message = "without a path nothing is reached: write 1 for no load sharing, or more";
+            faults.push(Fault::at("spec.bestPath.maximumPaths", message));
         }
         if self.listen_port == Some(0) {
             faults.push(Fault::at(

@@ -1,12 +1,14 @@
 //! `BGPPeer`: a peer of all nodes, of one, or of those with certain labels.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::bgp_configuration::{validate_hold_time, validate_restart_time};
 use crate::fault::Fault;
-use crate::values::optional_duration;
+use crate::values::{cidr, optional_duration};
 use crate::{AsNumber, ByLabel, PasswordSource, PeerAddress, Selector};
 
 /// A peer, and which nodes have it. With neither `node` nor `nodeSelector` all nodes do.
@@ -28,6 +30,9 @@ pub struct BgpPeerSpec {
     /// The peers of a node by a label of its, as the routers of a rack, in the place of `peerIP` and `asNumber`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peers_by_label: Option<ByLabel<Vec<Peer>>>,
+    /// Whoever connects from a range of addresses, in the place of `peerIP` and `asNumber`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer_range: Option<PeerRange>,
     /// Whether the nodes of `peerSelector` have those that have this peer as theirs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reverse_peering: Option<ReversePeering>,
@@ -77,12 +82,18 @@ pub struct BgpPeerSpec {
     /// Wait for its connection, never dial.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub passive: Option<bool>,
+    /// The gateway to it: a route to its address through there is put into the kernel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reachable_by: Option<IpAddr>,
     /// How the next hop is set towards it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_hop_mode: Option<NextHopMode>,
     /// `Keep` where the peer is an external one: an old name of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep_original_next_hop: Option<bool>,
+    /// Whether IPv4 routes may have an IPv6 next hop on it (RFC 8950); over IPv6 by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub extended_next_hop: Option<bool>,
     /// Hold time to propose: zero (no keepalives), or at least 3 s.
     #[serde(
         default,
@@ -119,6 +130,20 @@ pub struct BgpPeerSpec {
     /// Names of BGPFilters, applied in order: the first rule that matches decides.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub filters: Vec<String>,
+}
+
+/// Peers that are not known by their addresses: whoever connects from a range, and is of one of these ASes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PeerRange {
+    /// The range.
+    #[serde(deserialize_with = "cidr::deserialize")]
+    pub cidr: IpNet,
+    /// Their ASes.
+    pub as_numbers: Vec<AsNumber>,
+    /// How many there may be at the same time; 100 by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
 }
 
 /// One peer of a table.
@@ -282,55 +307,87 @@ impl BgpPeerSpec {
         validate_restart_time("spec.maxRestartTime", self.max_restart_time, faults);
     }
 
-    /// A peer is one address, the nodes with certain labels, or a row of a table.
+    /// A peer is one address, the nodes with certain labels, a row of a table, or whoever comes from a range.
     fn validate_target(&self, faults: &mut Vec<Fault>) {
-        let (ip, asn) = (self.peer_ip.is_some(), self.as_number.is_some());
-        let table = self.peers_by_label.is_some();
-        if let Some(peers) = &self.peers_by_label {
-            peers.validate("spec.peersByLabel", faults);
-            for (value, peer) in peers
-                .values
-                .iter()
-                .flat_map(|(value, peers)| peers.iter().map(move |peer| (value, peer)))
-            {
-                validate_peer(
-                    &format!("spec.peersByLabel.values.{value}"),
-                    peer.peer_ip,
-                    faults,
-                );
+        if let Some(table) = &self.peers_by_label {
+            table.validate("spec.peersByLabel", faults);
+            for (value, peers) in &table.values {
+                let field = format!("spec.peersByLabel.values.{value}");
+                peers
+                    .iter()
+                    .for_each(|peer| validate_peer(&field, peer.peer_ip, faults));
             }
         }
+        if let Some(range) = &self.peer_range {
+            range.validate(self.passive, faults);
+        }
+        if let Some(address) = self.peer_ip {
+            validate_peer("spec.peerIP", address, faults);
+        }
+        self.validate_gateway(faults);
         if self.reverse_peering.is_some() && self.peer_selector.is_none() {
             let message = "goes with `peerSelector`";
             faults.push(Fault::at("spec.reversePeering", message));
         }
-        let other = match (&self.peer_selector, table) {
-            (Some(_), _) => "peerSelector",
-            (None, true) => "peersByLabel",
-            (None, false) => {
-                for (field, there) in [("peerIP", ip), ("asNumber", asn)] {
-                    if !there {
-                        let message = format!(
-                            "`{field}` is missing, or else `peerSelector` or `peersByLabel`"
-                        );
-                        faults.push(Fault::at("spec", message));
-                    }
-                }
-                if let Some(address) = self.peer_ip {
-                    validate_peer("spec.peerIP", address, faults);
-                }
-                return;
-            }
-        };
-        let both = table && self.peer_selector.is_some();
-        let others = [
-            ("spec.peerIP", ip),
-            ("spec.asNumber", asn),
-            ("spec.peersByLabel", both),
+        let targets = [
+            ("peerSelector", self.peer_selector.is_some()),
+            ("peersByLabel", self.peers_by_label.is_some()),
+            ("peerRange", self.peer_range.is_some()),
         ];
-        for (field, _) in others.into_iter().filter(|(_, set)| *set) {
-            let message = format!("goes without `{other}`, which says it: remove one of them");
+        let single = [
+            ("peerIP", self.peer_ip.is_some()),
+            ("asNumber", self.as_number.is_some()),
+        ];
+        let mut set = targets.iter().filter(|(_, set)| *set);
+        let Some((target, _)) = set.next() else {
+            for (field, _) in single.iter().filter(|(_, set)| !set) {
+                let message = format!(
+                    "`{field}` is missing, or else `peerSelector`, `peersByLabel` or `peerRange`"
+                );
+                faults.push(Fault::at("spec", message));
+            }
+            return;
+        };
+        for (field, _) in set.chain(single.iter().filter(|(_, set)| *set)) {
+            let message = format!("goes without `{target}`, which says it: remove one of them");
+            faults.push(Fault::at(&format!("spec.{field}"), message));
+        }
+    }
+}
+
+impl BgpPeerSpec {
+    /// A gateway is somebody else than the peer, and of its family.
+    fn validate_gateway(&self, faults: &mut Vec<Fault>) {
+        let Some(gateway) = self.reachable_by else {
+            return;
+        };
+        let field = "spec.reachableBy";
+        let Some(peer) = self.peer_ip else {
+            return faults.push(Fault::at(field, "goes with `peerIP`"));
+        };
+        if gateway == peer.ip {
+            let message = "is the peer itself: write the gateway to it, or remove this";
             faults.push(Fault::at(field, message));
+        } else if gateway.is_ipv4() != peer.ip.is_ipv4() {
+            let message = format!("`{gateway}` is not of the same family as {}", peer.ip);
+            faults.push(Fault::at(field, message));
+        }
+    }
+}
+
+impl PeerRange {
+    fn validate(&self, passive: Option<bool>, faults: &mut Vec<Fault>) {
+        if self.as_numbers.is_empty() {
+            let message = "is empty: write the ASes that peers may be of";
+            faults.push(Fault::at("spec.peerRange.asNumbers", message));
+        }
+        if self.limit == Some(0) {
+            let message = "a limit of 0 lets nobody in: write 1 or more";
+            faults.push(Fault::at("spec.peerRange.limit", message));
+        }
+        if passive == Some(false) {
+            let message = "goes without `peerRange`: nobody is dialled whose address is not known";
+            faults.push(Fault::at("spec.passive", message));
         }
     }
 }

@@ -8,7 +8,6 @@ use serde::de;
 const CALICO_FIELDS: &[&str] = &[
     "allowedUses",
     "assignmentMode",
-    "bindMode",
     "blockSize",
     "disabled",
     "ignoredInterfaces",
@@ -19,7 +18,6 @@ const CALICO_FIELDS: &[&str] = &[
     "logSeverityScreen",
     "namespaceSelector",
     "programClusterRoutes",
-    "reachableBy",
     "vxlanMode",
 ];
 

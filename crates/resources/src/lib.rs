@@ -40,7 +40,7 @@ pub mod yaml;
 pub use bgp_configuration::BgpConfigurationSpec;
 pub use bgp_filter::BgpFilterSpec;
 pub use bgp_peer::{
-    BgpPeerSpec, LimitAction, MaxPrefixes, NextHopMode, Peer, PrivateAs, ReversePeering,
+    BgpPeerSpec, LimitAction, MaxPrefixes, NextHopMode, Peer, PeerRange, PrivateAs, ReversePeering,
     SourceAddress,
 };
 pub use by_label::ByLabel;

@@ -66,9 +66,11 @@ impl State {
     /// What this node is to do.
     pub(super) fn set_plan(&mut self, plan: Arc<NodePlan>, reconciler: &mut Reconciler) {
         let routes: BTreeMap<_, _> = node::static_routes(&plan).collect();
-        let keys = routes.keys().copied().collect();
+        let gateways = plan.gateways.keys().map(|peer| (*peer).into());
+        let gateways: BTreeSet<RouteKey> = gateways.map(node::learned_key).collect();
+        let keys = routes.keys().chain(&gateways).copied().collect();
         for gone in std::mem::replace(&mut self.static_keys, keys) {
-            if !routes.contains_key(&gone) {
+            if !routes.contains_key(&gone) && !gateways.contains(&gone) {
                 reconciler.set_route(gone, None);
             }
         }
@@ -154,7 +156,10 @@ impl State {
 
     /// The addresses to which the kernel's ways matter.
     pub(super) fn watched(&self) -> BTreeSet<IpAddr> {
-        self.next_hops.addresses()
+        let gateways = self.plan.iter().flat_map(|plan| plan.gateways.values());
+        let mut watched = self.next_hops.addresses();
+        watched.extend(gateways);
+        watched
     }
 
     /// What the speaker is to be told of next hops, to be followed by [`next_hops_sent`](Self::next_hops_sent).
@@ -332,6 +337,11 @@ impl State {
         };
         let links_changed = std::mem::take(&mut self.links_changed);
         let all = std::mem::take(&mut self.resolve_all);
+        if links_changed || all {
+            for (key, route) in node::gateway_routes(plan, links) {
+                reconciler.set_route(key, route);
+            }
+        }
         let tunnels = (plan, &self.devices);
         let changed = self
             .next_hops

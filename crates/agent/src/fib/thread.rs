@@ -223,7 +223,10 @@ impl Thread {
     fn obey(&mut self, command: Command) {
         let (links, reconciler) = self.driver.parts();
         match command {
-            Command::Plan(plan) => self.state.set_plan(plan, reconciler),
+            Command::Plan(plan) => {
+                self.state.set_plan(plan, reconciler);
+                self.driver.watch(self.state.watched());
+            }
             Command::Paths(speaker, paths) => {
                 self.state.new_paths();
                 self.paths = Some(paths);

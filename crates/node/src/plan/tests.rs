@@ -1,6 +1,7 @@
+use std::net::IpAddr;
 use std::time::Duration;
 
-use bgp::config::{LocalAs, NextHopMode, PeerConfig, PrivateAs, Rules};
+use bgp::config::{Decision, LocalAs, NextHopMode, PeerConfig, PrivateAs, Rules};
 use bgp::policy::{Candidate, NextHopChange, Outcome, Policy, SourceKind};
 use bgp_wire::Attributes;
 use bgp_wire::Family;
@@ -1014,4 +1015,62 @@ fn limits_and_keepalives_reach_the_speaker() {
         tor.prefix_limits[0].action,
         bgp::config::LimitAction::Restart(Duration::from_secs(60))
     );
+}
+
+#[test]
+fn peers_of_a_range_are_of_its_ases() {
+    let range = |spec: &str| object("BGPPeer", "range", spec) + &no_mesh();
+    let spec = "nodeSelector: rack=a, peerRange: {cidr: 192.0.2.128/25, asNumbers: [64512, 65001], limit: 7}, holdTime: 30s";
+    let cluster = cluster(&(NODES.to_owned() + &range(spec)));
+    assert!(plan(&cluster, "n3").unwrap().speaker.dynamic.is_empty());
+    let planned = plan(&cluster, "n1").unwrap();
+    assert_eq!(planned.problems, []);
+    assert!(planned.speaker.peers.is_empty());
+    let dynamic = &planned.speaker.dynamic[&"192.0.2.128/25".parse().unwrap()];
+    assert_eq!(
+        (dynamic.asns.to_string().as_str(), dynamic.limit),
+        ("64512, 65001", 7)
+    );
+    assert_eq!(dynamic.template.hold_time, Duration::from_secs(30));
+    assert_eq!(dynamic.template.local_address, Some([192, 0, 2, 1].into()));
+}
+
+#[test]
+fn a_nodes_way_to_listen_and_to_decide() {
+    let planned = |spec: &str| {
+        let objects = NODES.to_owned() + &object("BGPConfiguration", "default", spec);
+        plan(&cluster(&objects), "n1").unwrap()
+    };
+    let usual = planned("nodeToNodeMeshEnabled: true");
+    assert!(usual.bind.is_empty());
+    assert_eq!(usual.speaker.decision, Decision::multipath(16));
+    let own = planned(
+        "bindMode: NodeIP, bestPath: {maximumPaths: 4, multipathRelax: false, alwaysCompareMED: true, missingMEDIsWorst: true}",
+    );
+    assert_eq!(own.bind, [IpAddr::from([192, 0, 2, 1])]);
+    let expected = Decision {
+        max_external_paths: 4,
+        max_internal_paths: 4,
+        multipath_relax: false,
+        always_compare_med: true,
+        missing_med_worst: true,
+    };
+    assert_eq!(own.speaker.decision, expected);
+    let some = planned("bestPath: {alwaysCompareMED: true}")
+        .speaker
+        .decision;
+    assert!(some.multipath_relax && some.max_external_paths == 16);
+}
+
+#[test]
+fn ipv6_next_hops_of_ipv4_routes_are_offered_as_asked() {
+    let objects = |more: &str| {
+        object(
+            "BGPPeer",
+            "tor",
+            &format!("peerIP: 203.0.113.1, asNumber: 65001{more}"),
+        )
+    };
+    assert!(!tor(&objects("")).extended_next_hop);
+    assert!(tor(&objects(", extendedNextHop: true")).extended_next_hop);
 }

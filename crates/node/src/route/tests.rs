@@ -1,11 +1,12 @@
 use std::net::IpAddr;
 
 use dataplane::link::UnderlayRoute;
-use dataplane::{Link, Links};
+use dataplane::{Link, Links, NextHop};
 use expect_test::{Expect, expect};
 use ipnet::IpNet;
+use smallvec::smallvec;
 
-use super::{desired_route, endpoint_routes, static_routes};
+use super::{Reach, desired_route, endpoint_routes, gateway_routes, reach, static_routes};
 use crate::{NodePlan, plan};
 
 fn ip(text: &str) -> IpAddr {
@@ -279,4 +280,31 @@ fn pods_and_unused_addresses() {
         ]
     "#]]
     .assert_debug_eq(&routes);
+}
+
+#[test]
+fn a_peer_has_a_gateway_of_its_own() {
+    let text = "apiVersion: v1\nkind: Node\nmetadata: {name: n1}\nspec: {podCIDR: 10.244.1.0/24}\nstatus: {addresses: [{type: InternalIP, address: 192.0.2.1}]}\n---\napiVersion: margay.dev/v1alpha1\nkind: BGPPeer\nmetadata: {name: far}\nspec: {peerIP: 203.0.113.9, asNumber: 65001, reachableBy: 192.0.2.254}\n";
+    let mut index = resources::Index::default();
+    index.replace("a", resources::yaml::parse("a", text));
+    let plan = plan(index.state(), "n1").unwrap();
+    let mut links = links();
+    let via = NextHop {
+        via: Some(ip("192.0.2.254")),
+        link: 2,
+        onlink: false,
+    };
+    let expected = Reach {
+        next_hops: smallvec![via],
+        cost: 1,
+    };
+    assert_eq!(reach(ip("203.0.113.9"), &links, &plan), Ok(expected));
+    let routes: Vec<_> = gateway_routes(&plan, &links).collect();
+    let [(key, Some(route))] = &routes[..] else {
+        panic!("{routes:?}");
+    };
+    assert_eq!(key.prefix, net("203.0.113.9/32"));
+    assert_eq!(route.next_hops[..], [via]);
+    links.links.get_mut(&2).unwrap().carrier = false;
+    assert_eq!(gateway_routes(&plan, &links).next(), Some((*key, None)));
 }

@@ -183,13 +183,13 @@ fn fields_that_are_unknown_or_missing() {
     check_peer(
         "  asNumber: 65001\n",
         &expect![[r#"
-            a.yaml:4: BGPPeer/tor: spec: `peerIP` is missing, or else `peerSelector` or `peersByLabel`
+            a.yaml:4: BGPPeer/tor: spec: `peerIP` is missing, or else `peerSelector`, `peersByLabel` or `peerRange`
         "#]],
     );
     check_peer(
         "  peerIP: 192.0.2.1\n",
         &expect![[r#"
-            a.yaml:4: BGPPeer/tor: spec: `asNumber` is missing, or else `peerSelector` or `peersByLabel`
+            a.yaml:4: BGPPeer/tor: spec: `asNumber` is missing, or else `peerSelector`, `peersByLabel` or `peerRange`
         "#]],
     );
     check_peer(
@@ -205,15 +205,15 @@ fn fields_that_are_unknown_or_missing() {
         "#]],
     );
     check_peer(
-        "  peerIP: 192.0.2.1\n  asNumber: 65001\n  reachableBy: 192.0.2.9\n",
+        "  peerIP: 192.0.2.1\n  asNumber: 65001\n  localWorkloadSelector: all()\n",
         &expect![[r#"
-            a.yaml:7: BGPPeer/tor: spec.reachableBy: Calico's `reachableBy` has no effect in Margay: remove it
+            a.yaml:7: BGPPeer/tor: spec.localWorkloadSelector: Calico's `localWorkloadSelector` has no effect in Margay: remove it
         "#]],
     );
     check_peer(
         "  peerIP: 192.0.2.1\n  asNumber: 65001\n  colour: red\n",
         &expect![[r#"
-            a.yaml:7: BGPPeer/tor: spec.colour: no such field; it may be `node`, `nodeSelector`, `peerIP`, `peerSelector`, `peersByLabel`, `reversePeering`, `asNumber`, `localASNumber`, `numAllowedLocalASNumbers`, `privateASNumbers`, `overrideASNumber`, `bilateral`, `gracefulShutdown`, `blackhole`, `sourceAddress`, `passive`, `nextHopMode`, `keepOriginalNextHop`, `holdTime`, `keepaliveTime`, `password`, `maxPrefixes`, `gracefulRestart`, `maxRestartTime`, `ttlSecurity`, `filters`
+            a.yaml:7: BGPPeer/tor: spec.colour: no such field; it may be `node`, `nodeSelector`, `peerIP`, `peerSelector`, `peersByLabel`, `peerRange`, `reversePeering`, `asNumber`, `localASNumber`, `numAllowedLocalASNumbers`, `privateASNumbers`, `overrideASNumber`, `bilateral`, `gracefulShutdown`, `blackhole`, `sourceAddress`, `passive`, `reachableBy`, `nextHopMode`, `keepOriginalNextHop`, `extendedNextHop`, `holdTime`, `keepaliveTime`, `password`, `maxPrefixes`, `gracefulRestart`, `maxRestartTime`, `ttlSecurity`, `filters`
         "#]],
     );
     check(
