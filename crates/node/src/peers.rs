@@ -375,7 +375,7 @@ impl Planner<'_> {
             export,
             connect_retry: CONNECT_RETRY,
             families: self.families(&spec.filters),
-            extended_next_hop: spec.extended_next_hop.unwrap_or(ip.is_ipv6()),
+            extended_next_hop: spec.extended_next_hop.unwrap_or_else(|| ip.is_ipv6()),
             origin,
             ..PeerConfig::new(asn)
         }

@@ -210,7 +210,7 @@ fn next_hops_of_either_family_resolve() {
 #[test]
 fn costs_and_the_default_route() {
     let cost = |address, plan: &NodePlan| {
-        let reach = super::reach(ip(address), &links(), plan);
+        let reach = reach(ip(address), &links(), plan);
         reach.map(|reach| reach.cost).map_err(|it| it.reason)
     };
     let mut plan = node_plan();
