@@ -4,7 +4,7 @@
 //! | module | what |
 //! | --- | --- |
 //! | [`mod@plan`] | [`ClusterState`](resources::ClusterState) to [`NodePlan`]: what one node's speaker and kernel are to do |
-//! | [`peers`] | which peers this node has |
+//! | [`peers`], `targets` | which peers this node has |
 //! | [`topology`], `reflectors` | those of them that follow from what nodes there are: the mesh, or route reflectors |
 //! | [`handover`] | another topology before the old one goes |
 //! | `services` | which addresses of Services it announces |
@@ -21,6 +21,7 @@ mod reflectors;
 pub mod route;
 mod rule;
 mod services;
+mod targets;
 pub mod topology;
 pub mod tunnel;
 

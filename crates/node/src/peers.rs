@@ -53,23 +53,12 @@ pub(crate) fn peers(
     (peers, planner.ranges(problems), topology)
 }
 
-/// The gateways to this node's peers, where a BGPPeer says one.
-pub(crate) fn gateways(
-    cluster: &ClusterState,
-    node: &Node,
-    peers: &BTreeMap<IpAddr, PeerConfig>,
-) -> BTreeMap<IpAddr, IpAddr> {
-    let own = cluster.peers.values().filter(|spec| selected(spec, node));
-    let pairs = own.filter_map(|spec| Some((spec.peer_ip?.ip, spec.reachable_by?)));
-    pairs.filter(|(peer, _)| peers.contains_key(peer)).collect()
-}
-
 /// A peer that a BGPPeer asks for.
-struct Wanted<'a> {
-    name: &'a str,
-    spec: &'a BgpPeerSpec,
-    at: PeerAddress,
-    asn: Asn,
+pub(crate) struct Wanted<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) spec: &'a BgpPeerSpec,
+    pub(crate) at: PeerAddress,
+    pub(crate) asn: Asn,
 }
 
 pub(crate) struct Planner<'a> {
@@ -119,86 +108,6 @@ impl Planner<'_> {
                 }
             }
         }
-    }
-
-    /// Where the peers are that a BGPPeer says for this node.
-    fn addresses(
-        &self,
-        name: &str,
-        spec: &BgpPeerSpec,
-        problems: &mut Vec<Problem>,
-    ) -> Vec<(PeerAddress, AsNumber)> {
-        let Some(table) = &spec.peers_by_label else {
-            return spec.peer_ip.zip(spec.as_number).into_iter().collect();
-        };
-        let labels = &self.node.metadata.labels;
-        if let Some(row) = table.get(labels) {
-            let peers = row.iter().map(|peer| (peer.peer_ip, peer.as_number));
-            return peers.collect();
-        }
-        let found = match labels.get(&table.label) {
-            Some(value) => format!("has `{}: {value}`, for which there is no row", table.label),
-            None => format!("has no label `{}`", table.label),
-        };
-        let message = format!(
-            "Node {} {found}: it has no peer by this",
-            self.node.metadata.name
-        );
-        problems.push(problem(
-            Severity::Warning,
-            Some((Kind::BgpPeer, name)),
-            "spec.peersByLabel",
-            message,
-        ));
-        Vec::new()
-    }
-
-    /// Peers that are accepted from ranges.
-    fn ranges(&self, problems: &mut Vec<Problem>) -> BTreeMap<IpNet, DynamicPeers> {
-        let mut dynamic = BTreeMap::new();
-        for (name, spec) in &self.cluster.peers {
-            let Some(range) = spec
-                .peer_range
-                .as_ref()
-                .filter(|_| selected(spec, self.node))
-            else {
-                continue;
-            };
-            let entry = match dynamic.entry(range.cidr) {
-                Entry::Vacant(entry) => entry,
-                Entry::Occupied(_) => {
-                    let cidr = range.cidr;
-                    let message =
-                        format!("another BGPPeer has {cidr}: this one has no effect here");
-                    let object = Some((Kind::BgpPeer, name.as_str()));
-                    problems.push(problem(
-                        Severity::Warning,
-                        object,
-                        "spec.peerRange.cidr",
-                        message,
-                    ));
-                    continue;
-                }
-            };
-            let asns = range.as_numbers.iter().map(|asn| asn.get());
-            // Only where all are of one AS is it known before they come whether they are internal peers.
-            let known = asns.clone().next().filter(|_| range.as_numbers.len() == 1);
-            let peer = Wanted {
-                name,
-                spec,
-                at: PeerAddress {
-                    ip: range.cidr.addr(),
-                    port: None,
-                },
-                asn: known.unwrap_or_default(),
-            };
-            entry.insert(DynamicPeers {
-                asns: asns.map(|asn| asn..=asn).collect(),
-                limit: range.limit.unwrap_or(DEFAULT_RANGE_LIMIT),
-                template: self.peer(&peer, problems),
-            });
-        }
-        dynamic
     }
 
     fn selected_peers<'s>(&'s self, spec: &'s BgpPeerSpec) -> impl Iterator<Item = &'s Node> {
@@ -298,7 +207,7 @@ impl Planner<'_> {
         ));
     }
 
-    fn peer(&self, wanted: &Wanted<'_>, problems: &mut Vec<Problem>) -> PeerConfig {
+    pub(crate) fn peer(&self, wanted: &Wanted<'_>, problems: &mut Vec<Problem>) -> PeerConfig {
         let Wanted {
             name,
             spec,
@@ -553,7 +462,7 @@ impl Planner<'_> {
 }
 
 /// Whether a node has this BGPPeer.
-fn selected(spec: &BgpPeerSpec, node: &Node) -> bool {
+pub(crate) fn selected(spec: &BgpPeerSpec, node: &Node) -> bool {
     let metadata = &node.metadata;
     match (&spec.node, &spec.node_selector) {
         (Some(node), _) => *node == metadata.name,
@@ -594,9 +503,6 @@ fn prefix_limits(limit: Option<&MaxPrefixes>) -> Vec<PrefixLimit> {
     });
     limits.to_vec()
 }
-
-/// How many peers a range may have where nothing else is said.
-const DEFAULT_RANGE_LIMIT: u32 = 100;
 
 /// How long a session with too many prefixes stays down.
 const DEFAULT_LIMIT_PAUSE: Duration = Duration::from_secs(300);

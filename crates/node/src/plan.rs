@@ -18,7 +18,7 @@ use resources::{BgpConfigurationSpec, ClusterState, Kind, Node, ObjectRef, Probl
 use crate::filter::Ranges;
 use crate::topology::Topology;
 use crate::tunnel::Tunnels;
-use crate::{peers, services};
+use crate::{peers, services, targets};
 
 /// The AS of nodes for which nothing else is said: private use (RFC 6996), and Calico's default.
 pub const DEFAULT_ASN: Asn = 64512;
@@ -101,7 +101,7 @@ pub fn plan(cluster: &ClusterState, node_name: &str) -> Result<NodePlan, PlanErr
     let asn = asn(cluster, node);
     let ranges = Ranges::new(cluster, &pod_cidrs);
     let (peers, dynamic, topology) = peers::peers(cluster, node, &ranges, &mut problems);
-    let gateways = peers::gateways(cluster, node, &peers);
+    let gateways = targets::gateways(cluster, node, &peers);
     let tunnels = Tunnels::new(cluster, node);
     let speaker = SpeakerConfig {
         peers,
