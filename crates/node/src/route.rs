@@ -199,6 +199,7 @@ pub fn reach(address: IpAddr, links: &Links, plan: &NodePlan) -> Result<Reach, U
     // The configuration's word instead of the kernel's, whose route to there is ours.
     look_up(*gateway, links, plan).map(|reach| Reach {
         cost: reach.cost.saturating_add(1),
+        adjacent: false,
         ..reach
     })
 }

@@ -297,6 +297,7 @@ fn a_peer_has_a_gateway_of_its_own() {
     let expected = Reach {
         next_hops: smallvec![via],
         cost: 1,
+        adjacent: false,
     };
     assert_eq!(reach(ip("203.0.113.9"), &links, &plan), Ok(expected));
     let routes: Vec<_> = gateway_routes(&plan, &links).collect();
