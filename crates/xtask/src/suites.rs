@@ -8,7 +8,7 @@ use crate::packages;
 use crate::run::{self, LAB, Session, cargo};
 
 /// In the order in which a person would want them to fail.
-const SUITES: [&str; 10] = [
+const SUITES: [&str; 12] = [
     "connectivity",
     "mesh",
     "topology",
