@@ -17,6 +17,20 @@ pub struct Cli {
     #[arg(long, env = "MARGAY_CONFIG_DIR", value_name = "DIR")]
     pub config_dir: PathBuf,
 
+    /// Directory that all nodes share, where it is written which node has which block of an IPPool. `ipam` inside the
+    /// configuration directory unless given.
+    #[arg(long, env = "MARGAY_IPAM_DIR", value_name = "DIR")]
+    pub ipam_dir: Option<PathBuf>,
+
+    /// Seconds after which a block of an IPPool goes back that no pod has used since.
+    #[arg(
+        long,
+        env = "MARGAY_BLOCK_GRACE",
+        value_name = "SECONDS",
+        default_value_t = crate::blocks::DEFAULT_GRACE.as_secs()
+    )]
+    pub block_grace: u64,
+
     /// Directory for the agent's sockets: `api.sock` for margayctl, `cni.sock` for margay-cni.
     #[arg(
         long,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use ipnet::IpNet;
 use node::{NodePlan, PlanError};
 use resources::yaml::{self, Parsed};
 use resources::{Index, Problem, Severity};
@@ -60,12 +61,16 @@ impl Configuration {
         self.unreadable = Some(whole_source(source, message));
     }
 
-    /// What this node is to do.
+    /// What this node is to do that has these blocks of pools, as far as that is known.
     ///
     /// # Errors
     /// Too little is known of it.
-    pub fn plan(&self) -> Result<NodePlan, PlanError> {
-        let mut plan = node::plan(self.index.state(), &self.node)?;
+    pub fn plan(&self, blocks: &Result<Vec<IpNet>, String>) -> Result<NodePlan, PlanError> {
+        let known = blocks.as_deref().unwrap_or_default();
+        let mut plan = node::plan_with_blocks(self.index.state(), &self.node, known)?;
+        if let Err(reason) = blocks {
+            return Err(PlanError::BlocksUnknown(reason.clone()));
+        }
         plan.speaker.complete = self.is_complete();
         Ok(plan)
     }

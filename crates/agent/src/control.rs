@@ -18,11 +18,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
+use crate::blocks::{self, Blocks, DirectoryStore};
 use crate::cli::Cli;
 use crate::config::Configuration;
 use crate::fib::{self, Fib};
 use crate::firewall::Firewall;
-use crate::pods::{self, PodsConfig, PodsHandle};
+use crate::pods::{self, Endpoint, PodsConfig, PodsHandle};
 use crate::source::Directory;
 use crate::{health, metrics, server};
 
@@ -50,6 +51,8 @@ pub struct Agent {
     pub firewall: Firewall,
     /// The pods.
     pub pods: PodsHandle,
+    /// The node's blocks of pools.
+    pub blocks: Blocks,
     /// The configuration and what follows from it.
     pub state: watch::Receiver<State>,
 }
@@ -65,6 +68,46 @@ pub struct State {
     pub bgp: Option<bgp_net::Handle>,
     /// Why there is a plan but no speaker.
     pub speaker_error: Option<String>,
+}
+
+impl Agent {
+    /// Everything that is wrong: with the configuration, and with pods that it leaves without a route.
+    #[must_use]
+    pub fn problems(&self) -> Vec<api::Problem> {
+        let state = self.state.borrow();
+        let mut problems = state.config.problems.clone();
+        if let Some(plan) = &state.plan {
+            let stray = stray(&self.pods.endpoints(), &plan.pod_cidrs);
+            problems.extend(stray.into_iter().map(server::convert::problem));
+        }
+        problems
+    }
+}
+
+/// Pods with an address that the node doesn't announce: their block is another node's now, or their pod CIDR was changed.
+fn stray(endpoints: &[Endpoint], ranges: &[IpNet]) -> Vec<Problem> {
+    let outside = |address: &&IpAddr| !ranges.iter().any(|range| range.contains(*address));
+    let addresses = endpoints.iter().flat_map(|endpoint| {
+        let outside = endpoint.addresses.iter().filter(outside);
+        outside.map(move |address| (endpoint, address))
+    });
+    let problem = |(endpoint, address): (&Endpoint, &IpAddr)| {
+        let who = match &endpoint.pod {
+            Some((namespace, name)) => format!("pod {namespace}/{name}"),
+            None => format!("container {}", endpoint.container_id),
+        };
+        Problem {
+            source: String::new(),
+            line: None,
+            object: None,
+            field: String::new(),
+            severity: Severity::Error,
+            message: format!(
+                "{address} of {who} is in none of this node's pod CIDRs and blocks, so that nobody announces it: delete the pod"
+            ),
+        }
+    };
+    addresses.map(problem).collect()
 }
 
 #[expect(clippy::disallowed_methods, reason = "an edge: the agent's clocks")]
@@ -116,6 +159,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Arc::new(fib.clone()),
     );
     let pods = tokio::task::spawn_blocking(move || pods::spawn(&config, sink)).await??;
+    let (blocks, block_state) = start_blocks(&cli, &pods).await?;
     let (publish, state) = watch::channel(State::default());
     let agent = Agent {
         node: cli.node_name.clone(),
@@ -124,6 +168,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         fib,
         firewall: Firewall::spawn()?,
         pods,
+        blocks,
         state,
     };
     tokio::spawn(server::serve(cli.run_dir.join("api.sock"), agent.clone())?);
@@ -140,6 +185,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         sysctls: cli.sysctl_dir,
         restarting: inherited.routes > 0,
         facts: agent.fib.facts(),
+        blocks: block_state,
         agent,
         publish,
         speaker: None,
@@ -164,6 +210,26 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Starts the thread that keeps the node's blocks, and waits for what it finds: without, there is no plan. Where the store
+/// is slow, the rest of the agent starts, and says so.
+async fn start_blocks(
+    cli: &Cli,
+    pods: &PodsHandle,
+) -> std::io::Result<(Blocks, watch::Receiver<blocks::State>)> {
+    let ipam_dir = cli.ipam_dir.clone();
+    let ipam_dir = ipam_dir.unwrap_or_else(|| cli.config_dir.join("ipam"));
+    let blocks = blocks::spawn(
+        cli.node_name.clone(),
+        Box::new(DirectoryStore::new(ipam_dir, &cli.node_name)),
+        Arc::new(pods.clone()),
+        Duration::from_secs(cli.block_grace),
+    )?;
+    pods.set_blocks(blocks.clone());
+    let mut state = blocks.state();
+    tokio::time::timeout(PATIENCE, state.changed()).await.ok();
+    Ok((blocks, state))
+}
+
 struct Control {
     directory: Directory,
     configuration: Configuration,
@@ -174,6 +240,7 @@ struct Control {
     agent: Agent,
     publish: watch::Sender<State>,
     facts: watch::Receiver<fib::Facts>,
+    blocks: watch::Receiver<blocks::State>,
     /// The speaker, and where it listens.
     speaker: Option<(bgp_net::Handle, bgp_net::Listen)>,
     /// Why there is no speaker.
@@ -202,10 +269,11 @@ impl Control {
                 let plan = self.publish.borrow().plan.clone();
                 if let Some(plan) = plan {
                     self.set_firewall(&plan);
-                    self.set_pools(&plan);
+                    self.set_addressing(&plan);
                 }
                 return;
             }
+            Ok(()) = self.blocks.changed() => {}
             () = stopped(self.speaker.as_ref()) => {
                 error!("the BGP speaker has ended; starting it anew in {} s", LISTEN_RETRY.as_secs());
                 self.speaker = None;
@@ -219,7 +287,8 @@ impl Control {
     }
 
     async fn apply(&mut self) {
-        let mut planned = self.configuration.plan();
+        let held = self.blocks.borrow_and_update().clone();
+        let mut planned = self.configuration.plan(&held.blocks);
         if let Ok(plan) = &mut planned {
             let whole = self.whole().await;
             self.handover
@@ -235,16 +304,19 @@ impl Control {
                 forward_ipv6(&plan, &self.sysctls);
                 self.set_firewall(&plan);
                 self.agent.fib.set_plan(Arc::clone(&plan)).await;
-                self.set_pools(&plan);
+                self.agent.blocks.set_plan(&plan.addressing);
+                self.set_addressing(&plan);
                 Some(plan)
             }
             Err(_) => in_force,
         };
         if let Some(plan) = &plan {
             self.steer_speaker(plan).await;
+            self.agent.blocks.in_force(&plan.pod_cidrs);
         }
         let mut problems = self.configuration.problems(&planned);
         problems.extend(self.listen_error.clone().map(listen_problem));
+        problems.extend(held.problems);
         self.configuration.log(&problems);
         let files = self.configuration.files().iter();
         let config = ConfigStatus {
@@ -302,9 +374,15 @@ impl Control {
         self.agent.firewall.set(firewall);
     }
 
-    fn set_pools(&self, plan: &NodePlan) {
+    fn set_addressing(&self, plan: &NodePlan) {
         let mtu = self.facts.borrow().mtu.unwrap_or(DEFAULT_MTU);
-        self.agent.pods.set_pools(&plan.pod_cidrs, mtu);
+        let pod_cidrs = &plan.pod_cidrs;
+        let blocks = pod_cidrs
+            .get(plan.addressing.cidrs.len()..)
+            .unwrap_or_default();
+        self.agent
+            .pods
+            .set_addressing(&plan.addressing, blocks, mtu);
     }
 
     /// Starts the speaker, or tells it what it is to be. Another port or address needs another speaker: the old one goes silently, as

@@ -5,6 +5,7 @@
 //! | [`cli`], [`logging`] | command line and log lines |
 //! | [`source`] | the directory of YAML files |
 //! | [`config`] | what they say, what is wrong with them, and the plan that follows |
+//! | [`blocks`] | the thread that takes blocks of pools and gives them back |
 //! | [`control`] | the main loop: new plans go to the speaker, to the dataplane and to the pods |
 //! | [`fib`] | the dataplane thread, the one writer of our routes |
 //! | [`firewall`] | the thread that keeps our nftables table |
@@ -17,6 +18,7 @@
 //! have one each, so that a full table or a slow kernel call delays no keepalive and no answer; the pods' threads are plain
 //! ones. They meet in bounded channels only.
 
+pub mod blocks;
 pub mod cli;
 pub mod config;
 pub mod control;

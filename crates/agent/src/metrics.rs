@@ -20,6 +20,7 @@ use prometheus::{GaugeVec, IntCounterVec, Opts, Registry, TextEncoder};
 use tokio::net::TcpListener;
 use tracing::{error, info};
 
+use crate::blocks::PoolUsage;
 use crate::control::Agent;
 use crate::fib::Numbers;
 use crate::pods::{BUCKETS, Metrics, Operation};
@@ -55,11 +56,12 @@ async fn scrape(State(agent): State<Agent>) -> impl IntoResponse {
     let numbers = agent.fib.numbers().await.unwrap_or_default();
     let scraped = Scraped {
         started: agent.started,
-        problems: agent.state.borrow().config.problems.clone(),
+        problems: agent.problems(),
         peers,
         numbers,
         endpoints: agent.pods.endpoints().len(),
         usage: agent.pods.usage(),
+        pools: agent.blocks.state().borrow().pools.clone(),
         requests: agent.pods.metrics(),
     };
     match page(&scraped) {
@@ -85,6 +87,7 @@ struct Scraped {
     numbers: Numbers,
     endpoints: usize,
     usage: Vec<ipam::Usage>,
+    pools: Vec<PoolUsage>,
     requests: Arc<Metrics>,
 }
 
@@ -324,6 +327,22 @@ fn pods(page: &Page, scraped: &Scraped) -> prometheus::Result<()> {
             addresses
                 .with_label_values(&[cidr.as_str(), state])
                 .set(count as f64);
+        }
+    }
+    let blocks = page.gauge(
+        "margay_ipam_blocks",
+        "Blocks of the IPPools that give addresses on this node: total, taken (by any node, or reserved), own.",
+        &["pool", "state"],
+    )?;
+    for usage in &scraped.pools {
+        for (state, count) in [
+            ("total", usage.total as f64),
+            ("taken", usage.taken as f64),
+            ("own", usage.own as f64),
+        ] {
+            blocks
+                .with_label_values(&[usage.pool.as_str(), state])
+                .set(count);
         }
     }
     let requests = page.counter(

@@ -1,4 +1,5 @@
-//! Address choice inside the node's pod CIDRs: deterministic, and without clock, file or socket.
+//! Address choice inside a node's pod CIDRs and blocks: deterministic, and without clock, file or socket. [`blocks`] has
+//! the choice of blocks inside a pool.
 //!
 //! [`Ipam`] remembers nothing across a restart. What is in use is told by whoever knows it (the kernel's veths) with
 //! [`Ipam::claim`]; what it keeps beside that, the reuse cool-down and the round-robin cursor, may be lost.
@@ -19,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
+pub mod blocks;
 mod pool;
 mod taken;
 #[cfg(test)]
@@ -63,7 +65,7 @@ impl fmt::Display for Family {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AllocateError {
     /// The node has no CIDR of the family.
-    #[error("this node has no {0} pod CIDR")]
+    #[error("this node has no {0} pod CIDR or block")]
     NoCidr(Family),
     /// All of them are in use or resting.
     #[error(
@@ -186,17 +188,31 @@ impl Ipam {
     ///
     /// When there is no CIDR of the family, or all its addresses are in use or resting.
     pub fn allocate(&mut self, family: Family, now: Instant) -> Result<IpAddr, AllocateError> {
+        self.allocate_from(family, now, |_| true)
+    }
+
+    /// Gives an address of the family out of the CIDRs for which `may` says so.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such CIDR, or all its addresses are in use or resting.
+    pub fn allocate_from(
+        &mut self,
+        family: Family,
+        now: Instant,
+        may: impl Fn(IpNet) -> bool,
+    ) -> Result<IpAddr, AllocateError> {
         self.wake(now);
         let mut pools = self
             .pools
             .iter_mut()
-            .filter(|pool| Family::of(pool.cidr().addr()) == family);
+            .filter(|pool| Family::of(pool.cidr().addr()) == family && may(pool.cidr()));
         match pools.find_map(Pool::take_next) {
             Some(address) => {
                 self.in_use.insert(address);
                 Ok(address)
             }
-            None => Err(self.exhausted(family, now)),
+            None => Err(self.exhausted(family, now, may)),
         }
     }
 
@@ -257,6 +273,20 @@ impl Ipam {
         }
     }
 
+    /// Whether no address of a range is in use or rests.
+    #[must_use]
+    pub fn is_unused(&self, range: IpNet, now: Instant) -> bool {
+        let rests = |(until, address): &(Instant, IpAddr)| *until > now && range.contains(address);
+        !self.in_use.iter().any(|address| range.contains(address))
+            && !self.resting.iter().any(rests)
+    }
+
+    /// Whether this very address may be given where it is free: it is in a CIDR, and not reserved there.
+    #[must_use]
+    pub fn gives(&self, address: IpAddr) -> bool {
+        self.pools.iter().any(|pool| pool.gives(address))
+    }
+
     /// Whether an address of the family could be given now.
     ///
     /// # Errors
@@ -268,7 +298,7 @@ impl Ipam {
         if usage.any(|usage| Family::of(usage.cidr.addr()) == family && free(&usage)) {
             return Ok(());
         }
-        Err(self.exhausted(family, now))
+        Err(self.exhausted(family, now, |_| true))
     }
 
     /// How full each CIDR is, in their order.
@@ -306,8 +336,13 @@ impl Ipam {
         }
     }
 
-    fn exhausted(&self, family: Family, now: Instant) -> AllocateError {
-        let of_family = |usage: &Usage| Family::of(usage.cidr.addr()) == family;
+    fn exhausted(
+        &self,
+        family: Family,
+        now: Instant,
+        may: impl Fn(IpNet) -> bool,
+    ) -> AllocateError {
+        let of_family = |usage: &Usage| Family::of(usage.cidr.addr()) == family && may(usage.cidr);
         let usage: Vec<Usage> = self.usage(now).into_iter().filter(of_family).collect();
         if usage.is_empty() {
             return AllocateError::NoCidr(family);

@@ -329,3 +329,95 @@ proptest! {
         }
     }
 }
+
+mod blocks {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::super::blocks::{block_of, count, next_free, taken};
+    use super::*;
+
+    fn nets(text: &str) -> Vec<IpNet> {
+        text.split_whitespace()
+            .map(|net| net.parse().unwrap())
+            .collect()
+    }
+
+    fn next(pool: &str, len: u8, occupied: &str, reserved: &str, start: u64) -> Option<String> {
+        let pool = pool.parse().unwrap();
+        next_free(pool, len, &nets(occupied), &nets(reserved), start).map(|net| net.to_string())
+    }
+
+    #[test]
+    fn the_next_free_one_goes_round_and_over_what_is_taken() {
+        let some = |net: &str| Some(net.to_owned());
+        assert_eq!(next("10.0.0.0/24", 26, "", "", 2), some("10.0.0.128/26"));
+        assert_eq!(
+            next("10.0.0.0/24", 26, "10.0.0.128/25", "", 2),
+            some("10.0.0.0/26")
+        );
+        // A larger block, a smaller one, and the whole pool.
+        assert_eq!(
+            next("10.0.0.0/24", 26, "10.0.0.3/32 10.0.0.64/28", "", 4),
+            some("10.0.0.128/26")
+        );
+        assert_eq!(next("10.0.0.0/24", 26, "10.0.0.0/16", "", 0), None);
+        // One that is reserved in part still is a block.
+        assert_eq!(
+            next("10.0.0.0/24", 26, "", "10.0.0.0/26 10.0.0.64/27", 0),
+            some("10.0.0.64/26")
+        );
+        assert_eq!(
+            next("fd00::/48", 122, "fd00::/122", "", 0),
+            some("fd00::40/122")
+        );
+        assert_eq!(next("::/1", 128, "", "", 3), some("::3/128"));
+        assert_eq!(next("10.0.0.0/24", 20, "", "", 0), None);
+    }
+
+    #[test]
+    fn an_address_is_in_one_block() {
+        let of = |pool: &str, len, address: &str| {
+            block_of(pool.parse().unwrap(), len, address.parse().unwrap())
+        };
+        assert_eq!(
+            of("10.0.0.0/16", 26, "10.0.3.70"),
+            "10.0.3.64/26".parse().ok()
+        );
+        assert_eq!(of("10.0.0.0/16", 26, "10.1.0.0"), None);
+        assert_eq!(of("10.0.0.0/26", 25, "10.0.0.1"), None);
+    }
+
+    proptest! {
+        /// Against an oracle that tries every block.
+        #[test]
+        fn as_by_trying_every_block(
+            len in 24u8..=30,
+            occupied in prop::collection::vec((0u32..512, 22u8..=32), 0..12),
+            reserved in prop::collection::vec((0u32..512, 22u8..=32), 0..6),
+            start in any::<u64>(),
+        ) {
+            let pool: IpNet = "10.0.0.0/24".parse().unwrap();
+            let net = |(offset, len): (u32, u8)| -> IpNet {
+                let address = std::net::Ipv4Addr::from_bits(0x0a00_0000 + offset);
+                IpNet::new(address.into(), len).unwrap().trunc()
+            };
+            let occupied: Vec<IpNet> = occupied.into_iter().map(net).collect();
+            let reserved: Vec<IpNet> = reserved.into_iter().map(net).collect();
+            let meets = |a: &IpNet, b: &IpNet| a.contains(b) || b.contains(a);
+            let free: BTreeSet<IpNet> = pool
+                .subnets(len)
+                .unwrap()
+                .filter(|block| !occupied.iter().any(|other| meets(other, block)))
+                .filter(|block| !reserved.iter().any(|range| range.contains(block)))
+                .collect();
+            let blocks: Vec<IpNet> = pool.subnets(len).unwrap().collect();
+            let from = usize::try_from(u128::from(start) % count(pool, len)).unwrap();
+            let naive = blocks[from..].iter().chain(&blocks[..from]).find(|block| free.contains(block));
+            prop_assert_eq!(next_free(pool, len, &occupied, &reserved, start), naive.copied());
+            let used = taken(pool, len, &occupied, &reserved);
+            prop_assert_eq!(used, (blocks.len() - free.len()) as u128);
+        }
+    }
+}

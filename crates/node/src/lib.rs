@@ -8,6 +8,7 @@
 //! | [`topology`], `reflectors` | those of them that follow from what nodes there are: the mesh, or route reflectors |
 //! | [`handover`] | another topology before the old one goes |
 //! | `services` | which addresses of Services it announces |
+//! | [`pools`] | where its pods' addresses come from: pod CIDRs, or pools |
 //! | [`filter`], `rule` | which routes they may send us, and which they get |
 //! | [`route`] | best paths and endpoints to kernel routes |
 //! | [`tunnel`] | which next hops are reached through a tunnel |
@@ -17,6 +18,7 @@ pub mod filter;
 pub mod handover;
 pub mod peers;
 pub mod plan;
+pub mod pools;
 mod reflectors;
 pub mod route;
 mod rule;
@@ -26,7 +28,8 @@ pub mod topology;
 pub mod tunnel;
 
 pub use handover::Handover;
-pub use plan::{NodePlan, PlanError, plan};
+pub use plan::{NodePlan, PlanError, plan, plan_with_blocks};
+pub use pools::{AddressPlan, Pool};
 pub use route::{
     Reach, Unresolved, desired_route, discard, endpoint_neighbours, endpoint_routes,
     gateway_routes, learned_key, reach, refusal, resolve, static_routes,

@@ -16,6 +16,7 @@ use resources::bgp_configuration::{BindMode, DEFAULT, NODE_PREFIX};
 use resources::{BgpConfigurationSpec, ClusterState, Kind, Node, ObjectRef, Problem, Severity};
 
 use crate::filter::Ranges;
+use crate::pools::{self, AddressPlan};
 use crate::topology::Topology;
 use crate::tunnel::Tunnels;
 use crate::{peers, services, targets};
@@ -55,10 +56,12 @@ pub struct NodePlan {
     pub bind: Vec<IpAddr>,
     /// The node's InternalIPs.
     pub addresses: Vec<IpAddr>,
-    /// The ranges of its pods. Packets to unused addresses in them are dropped.
+    /// The ranges of its pods: pod CIDRs and blocks. Packets to unused addresses in them are dropped.
     pub pod_cidrs: Vec<IpNet>,
     /// Peers that are to be reached by a gateway, each with that.
     pub gateways: BTreeMap<IpAddr, IpAddr>,
+    /// Where its pods' addresses come from.
+    pub addressing: AddressPlan,
     /// The default route may lead to a next hop.
     pub default_route_resolves: bool,
     /// What travels through tunnels.
@@ -82,21 +85,39 @@ pub enum PlanError {
         "Node `{0}` has neither an IPv4 InternalIP nor the annotation margay.dev/router-id: one of them must be there to be its router id"
     )]
     NoRouterId(String),
+    /// Which blocks it has is not known, so that a plan would withdraw them.
+    #[error("which blocks this node has is not known yet: {0}")]
+    BlocksUnknown(String),
 }
 
-/// Plans for the node of this name.
+/// Plans for the node of this name, without a block of a pool.
+///
+/// # Errors
+///
+/// As [`plan_with_blocks`].
+pub fn plan(cluster: &ClusterState, node_name: &str) -> Result<NodePlan, PlanError> {
+    plan_with_blocks(cluster, node_name, &[])
+}
+
+/// Plans for the node of this name, which has these blocks of pools.
 ///
 /// # Errors
 ///
 /// When too little is known of the node to have a speaker at all. Everything less is listed in
 /// [`NodePlan::problems`].
-pub fn plan(cluster: &ClusterState, node_name: &str) -> Result<NodePlan, PlanError> {
+pub fn plan_with_blocks(
+    cluster: &ClusterState,
+    node_name: &str,
+    blocks: &[IpNet],
+) -> Result<NodePlan, PlanError> {
     let Some(node) = cluster.nodes.get(node_name) else {
         return Err(PlanError::NoNode(node_name.to_owned()));
     };
     let router_id = router_id(node).ok_or_else(|| PlanError::NoRouterId(node_name.to_owned()))?;
-    let pod_cidrs: Vec<IpNet> = node.pod_cidrs().collect();
     let mut problems = Vec::new();
+    let addressing = pools::addressing(cluster, node, &mut problems);
+    let mut pod_cidrs = addressing.cidrs.clone();
+    pod_cidrs.extend(blocks);
     overlaps(cluster, node, &pod_cidrs, &mut problems);
     let asn = asn(cluster, node);
     let ranges = Ranges::new(cluster, &pod_cidrs);
@@ -131,6 +152,7 @@ pub fn plan(cluster: &ClusterState, node_name: &str) -> Result<NodePlan, PlanErr
         addresses: node.internal_ips().collect(),
         pod_cidrs,
         gateways,
+        addressing,
         default_route_resolves: setting(cluster, node_name, |spec| spec.resolve_by_default_route)
             .unwrap_or(true),
         firewall,
@@ -305,7 +327,7 @@ pub(crate) fn router_id(node: &Node) -> Option<Ipv4Addr> {
 fn overlaps(cluster: &ClusterState, node: &Node, pod_cidrs: &[IpNet], problems: &mut Vec<Problem>) {
     let name = &node.metadata.name;
     for (other_name, other) in cluster.nodes.iter().filter(|(other, _)| *other != name) {
-        for theirs in other.pod_cidrs() {
+        for theirs in pools::effective(cluster, other) {
             for ours in pod_cidrs
                 .iter()
                 .filter(|ours| ours.contains(&theirs) || theirs.contains(*ours))

@@ -7,16 +7,12 @@ use serde::de;
 /// Fields of Calico's kinds that have no counterpart here: whoever ports a file should read more than "unknown".
 const CALICO_FIELDS: &[&str] = &[
     "allowedUses",
-    "assignmentMode",
-    "blockSize",
-    "disabled",
     "ignoredInterfaces",
     "interface",
     "localWorkloadPeeringIPV4",
     "localWorkloadPeeringIPV6",
     "localWorkloadSelector",
     "logSeverityScreen",
-    "namespaceSelector",
     "programClusterRoutes",
     "vxlanMode",
 ];

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 
 use crate::yaml::Parsed;
 use crate::{
-    BgpConfigurationSpec, BgpFilterSpec, BgpPeerSpec, EndpointSlice, IpPoolSpec, Kind, Node,
-    Object, ObjectRef, Problem, Secret, Service, Severity,
+    BgpConfigurationSpec, BgpFilterSpec, BgpPeerSpec, EndpointSlice, IpPoolSpec, IpReservationSpec,
+    Kind, Namespace, Node, Object, ObjectRef, Problem, Secret, Service, Severity,
 };
 
 /// The source that [`Index::apply`] and [`Index::delete`] speak for.
@@ -26,6 +26,10 @@ pub struct ClusterState {
     pub peers: BTreeMap<String, BgpPeerSpec>,
     /// Pools.
     pub pools: BTreeMap<String, IpPoolSpec>,
+    /// Addresses that no pod gets.
+    pub reservations: BTreeMap<String, IpReservationSpec>,
+    /// Namespaces.
+    pub namespaces: BTreeMap<String, Namespace>,
     /// Nodes.
     pub nodes: BTreeMap<String, Node>,
     /// Secrets. Of those in Kubernetes only the ones that are named by a peer; in files, all that are there.
@@ -315,6 +319,10 @@ impl Index {
             Some(Object::BgpFilter(object)) => put(&mut self.state.filters, name, object.spec),
             Some(Object::BgpPeer(object)) => put(&mut self.state.peers, name, object.spec),
             Some(Object::IpPool(object)) => put(&mut self.state.pools, name, object.spec),
+            Some(Object::IpReservation(object)) => {
+                put(&mut self.state.reservations, name, object.spec)
+            }
+            Some(Object::Namespace(namespace)) => put(&mut self.state.namespaces, name, namespace),
             Some(Object::Node(node)) => put(&mut self.state.nodes, name, node),
             Some(Object::Secret(secret)) => put(&mut self.state.secrets, name, secret),
             Some(Object::Service(service)) => put(&mut self.state.services, name, *service),
@@ -324,6 +332,8 @@ impl Index {
                 Kind::BgpFilter => self.state.filters.remove(name).is_some(),
                 Kind::BgpPeer => self.state.peers.remove(name).is_some(),
                 Kind::IpPool => self.state.pools.remove(name).is_some(),
+                Kind::IpReservation => self.state.reservations.remove(name).is_some(),
+                Kind::Namespace => self.state.namespaces.remove(name).is_some(),
                 Kind::Node => self.state.nodes.remove(name).is_some(),
                 Kind::Secret => self.state.secrets.remove(name).is_some(),
                 Kind::Service => self.state.services.remove(name).is_some(),

@@ -3,7 +3,9 @@
 //! | module | what |
 //! | --- | --- |
 //! | [`object`] | [`Object`]: one of the kinds below, with its name and labels |
-//! | [`bgp_configuration`], [`bgp_peer`], [`bgp_filter`], [`filter_rule`], [`ip_pool`] | our own kinds, `margay.dev/v1alpha1` |
+//! | [`bgp_configuration`], [`bgp_peer`], [`bgp_filter`], [`filter_rule`], [`ip_pool`], [`ip_reservation`] | our own kinds, `margay.dev/v1alpha1` |
+//! | [`ipam_block`] | which node has which part of a pool: what agents write |
+//! | [`namespace`] | what we use of Kubernetes' `v1` Namespace |
 //! | [`node`] | what we use of Kubernetes' `v1` Node |
 //! | [`advertisement`] | which Services a BGPConfiguration announces, and with which communities |
 //! | [`service`] | what we use of Kubernetes' Service and EndpointSlice |
@@ -27,6 +29,9 @@ mod fault;
 pub mod filter_rule;
 pub mod index;
 pub mod ip_pool;
+pub mod ip_reservation;
+pub mod ipam_block;
+pub mod namespace;
 pub mod node;
 pub mod object;
 pub mod secret;
@@ -46,7 +51,10 @@ pub use bgp_peer::{
 pub use by_label::ByLabel;
 pub use filter_rule::{Action, FilterRule, MatchOperator, PrefixLength};
 pub use index::{ClusterState, Index};
-pub use ip_pool::{IpPoolSpec, IpipMode};
+pub use ip_pool::{AssignmentMode, IpPoolSpec, IpipMode};
+pub use ip_reservation::IpReservationSpec;
+pub use ipam_block::{IpamBlock, IpamBlockSpec};
+pub use namespace::Namespace;
 pub use node::Node;
 pub use object::{Kind, Metadata, Object, ObjectRef, Resource};
 pub use secret::{PasswordSource, Secret, SecretKeyRef};

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::fault::{Fault, instead};
 use crate::tree::Tree;
 use crate::{
-    API_VERSION, BgpConfigurationSpec, BgpFilterSpec, BgpPeerSpec, EndpointSlice, IpPoolSpec, Node,
-    Secret, Service,
+    API_VERSION, BgpConfigurationSpec, BgpFilterSpec, BgpPeerSpec, EndpointSlice, IpPoolSpec,
+    IpReservationSpec, Namespace, Node, Secret, Service,
 };
 
 /// The kinds that we read.
@@ -26,6 +26,10 @@ pub enum Kind {
     EndpointSlice,
     /// [`IpPoolSpec`].
     IpPool,
+    /// [`IpReservationSpec`].
+    IpReservation,
+    /// [`Namespace`].
+    Namespace,
     /// [`Node`].
     Node,
     /// [`Secret`].
@@ -36,12 +40,14 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::BgpConfiguration,
         Self::BgpFilter,
         Self::BgpPeer,
         Self::EndpointSlice,
         Self::IpPool,
+        Self::IpReservation,
+        Self::Namespace,
         Self::Node,
         Self::Secret,
         Self::Service,
@@ -56,6 +62,8 @@ impl Kind {
             Self::BgpPeer => "BGPPeer",
             Self::EndpointSlice => "EndpointSlice",
             Self::IpPool => "IPPool",
+            Self::IpReservation => "IPReservation",
+            Self::Namespace => "Namespace",
             Self::Node => "Node",
             Self::Secret => "Secret",
             Self::Service => "Service",
@@ -66,9 +74,13 @@ impl Kind {
     #[must_use]
     pub fn api_version(self) -> &'static str {
         match self {
-            Self::Node | Self::Secret | Self::Service => "v1",
+            Self::Namespace | Self::Node | Self::Secret | Self::Service => "v1",
             Self::EndpointSlice => "discovery.k8s.io/v1",
-            Self::BgpConfiguration | Self::BgpFilter | Self::BgpPeer | Self::IpPool => API_VERSION,
+            Self::BgpConfiguration
+            | Self::BgpFilter
+            | Self::BgpPeer
+            | Self::IpPool
+            | Self::IpReservation => API_VERSION,
         }
     }
 
@@ -162,6 +174,10 @@ pub enum Object {
     EndpointSlice(EndpointSlice),
     /// A range of pod addresses.
     IpPool(Resource<IpPoolSpec>),
+    /// Addresses that no pod gets.
+    IpReservation(Resource<IpReservationSpec>),
+    /// A namespace.
+    Namespace(Namespace),
     /// A node.
     Node(Node),
     /// A Secret.
@@ -180,6 +196,8 @@ impl Object {
             Self::BgpPeer(_) => Kind::BgpPeer,
             Self::EndpointSlice(_) => Kind::EndpointSlice,
             Self::IpPool(_) => Kind::IpPool,
+            Self::IpReservation(_) => Kind::IpReservation,
+            Self::Namespace(_) => Kind::Namespace,
             Self::Node(_) => Kind::Node,
             Self::Secret(_) => Kind::Secret,
             Self::Service(_) => Kind::Service,
@@ -195,6 +213,8 @@ impl Object {
             Self::BgpPeer(object) => &object.metadata,
             Self::EndpointSlice(object) => &object.metadata,
             Self::IpPool(object) => &object.metadata,
+            Self::IpReservation(object) => &object.metadata,
+            Self::Namespace(object) => &object.metadata,
             Self::Node(object) => &object.metadata,
             Self::Secret(object) => &object.metadata,
             Self::Service(object) => &object.metadata,
@@ -227,6 +247,8 @@ impl Object {
             Self::BgpFilter(object) => object.spec.validate(&mut faults),
             Self::BgpPeer(object) => object.spec.validate(&mut faults),
             Self::IpPool(object) => object.spec.validate(&mut faults),
+            Self::IpReservation(object) => object.spec.validate(&mut faults),
+            Self::Namespace(_) => {}
             Self::Node(object) => object.validate(&mut faults),
             Self::Secret(object) => object.validate(&mut faults),
             Self::Service(object) => object.validate(&mut faults),
@@ -244,6 +266,8 @@ impl Object {
             Kind::BgpPeer => Self::BgpPeer(Box::new(resource(tree)?)),
             Kind::EndpointSlice => Self::EndpointSlice(EndpointSlice::deserialize(tree)?),
             Kind::IpPool => Self::IpPool(resource(tree)?),
+            Kind::IpReservation => Self::IpReservation(resource(tree)?),
+            Kind::Namespace => Self::Namespace(Namespace::deserialize(tree)?),
             Kind::Node => Self::Node(Node::deserialize(tree)?),
             Kind::Secret => Self::Secret(Secret::deserialize(tree)?),
             Kind::Service => Self::Service(Box::new(Service::deserialize(tree)?)),

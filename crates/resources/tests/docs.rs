@@ -125,7 +125,12 @@ fn every_example_loads() {
 #[test]
 fn the_tables_name_every_field_and_no_other() {
     let text = read("configuration.md");
-    for kind in [Kind::BgpConfiguration, Kind::BgpPeer, Kind::IpPool] {
+    for kind in [
+        Kind::BgpConfiguration,
+        Kind::BgpPeer,
+        Kind::IpPool,
+        Kind::IpReservation,
+    ] {
         assert_eq!(documented(&text, kind.name()), known(kind, ""), "{kind}");
     }
 }

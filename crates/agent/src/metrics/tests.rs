@@ -70,6 +70,12 @@ fn scraped() -> Scraped {
             used: 3,
             cooling: 1,
         }],
+        pools: vec![PoolUsage {
+            pool: "pods".to_owned(),
+            total: 1024,
+            taken: 5,
+            own: 2,
+        }],
         requests: Arc::new(requests),
     }
 }

@@ -13,12 +13,13 @@
 //! other work on it (`Claim`); work on different ones runs side by side: a DEL waits 20 ms for the kernel, and no ADD
 //! waits for it. Requests that find all workers busy wait in the listener's backlog.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,7 @@ use api::cni::{AttachmentId, HOST_IFNAME_PREFIX};
 use ipnet::IpNet;
 use netlink::Socket;
 use netlink::pod::{self, PodLink, Record, Watch};
+pub use node::AddressPlan;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 mod collector;
@@ -38,6 +40,7 @@ mod registry;
 mod tests;
 mod verbs;
 
+use crate::blocks::{Addresses, Blocks};
 use collector::Collector;
 use connection::Listener;
 pub use metrics::{BUCKETS, Metrics, Operation};
@@ -165,7 +168,7 @@ pub struct PodsHandle {
 
 /// Reads the endpoints from the kernel and starts the threads, in the calling thread's network namespace.
 ///
-/// ADD is put off until [`PodsHandle::set_pools`] has named a CIDR.
+/// ADD is put off until [`PodsHandle::set_addressing`] has said where addresses come from.
 ///
 /// # Errors
 /// When the kernel can't be asked, or the socket can't be made.
@@ -178,6 +181,7 @@ pub fn spawn(config: &PodsConfig, sink: Arc<dyn EndpointSink>) -> anyhow::Result
     let shared = Arc::new(Shared {
         registry: Mutex::new(registry),
         freed: Condvar::new(),
+        blocks: OnceLock::new(),
         sink,
         metrics: Arc::default(),
     });
@@ -232,9 +236,16 @@ pub fn spawn(config: &PodsConfig, sink: Arc<dyn EndpointSink>) -> anyhow::Result
 }
 
 impl PodsHandle {
-    /// Sets the CIDRs that addresses are given from, and the MTU of new pods in octets.
-    pub fn set_pools(&self, cidrs: &[IpNet], mtu: u32) {
-        self.shared.registry().set_pools(cidrs, mtu);
+    /// Sets where addresses come from, the blocks of pools that the node has, and the MTU of new pods in octets.
+    pub fn set_addressing(&self, plan: &AddressPlan, blocks: &[IpNet], mtu: u32) {
+        self.shared.registry().set_addressing(plan, blocks, mtu);
+        self.shared.freed.notify_all();
+    }
+
+    /// Who gets further blocks of pools. Without, there are those that the node has.
+    pub fn set_blocks(&self, blocks: Blocks) {
+        // Once in an agent's life.
+        self.shared.blocks.set(blocks).ok();
     }
 
     /// All endpoints, by container.
@@ -270,11 +281,31 @@ impl PodsHandle {
     }
 }
 
+impl Addresses for PodsHandle {
+    fn usage(&self) -> Vec<ipam::Usage> {
+        self.shared.registry().usage(clock())
+    }
+
+    fn close(&self, block: IpNet, only_unused: bool) -> bool {
+        self.shared.registry().close(block, only_unused, clock())
+    }
+
+    fn open(&self, block: IpNet) {
+        self.shared.registry().open(block);
+        self.shared.freed.notify_all();
+    }
+
+    fn set_full(&self, pools: BTreeMap<String, String>) {
+        self.shared.registry().set_full(pools);
+    }
+}
+
 /// What the threads share.
 pub(crate) struct Shared {
     registry: Mutex<Registry>,
-    /// Somebody has let an attachment go.
+    /// Somebody has let an attachment go, or addresses come from somewhere else now.
     freed: Condvar,
+    blocks: OnceLock<Blocks>,
     sink: Arc<dyn EndpointSink>,
     metrics: Arc<Metrics>,
 }
@@ -291,6 +322,17 @@ impl std::fmt::Debug for Shared {
 impl Shared {
     fn registry(&self) -> MutexGuard<'_, Registry> {
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until addresses are given from a block; false when that takes too long.
+    fn wait_for_block(&self, block: IpNet, timeout: Duration) -> bool {
+        let waited = self
+            .freed
+            .wait_timeout_while(self.registry(), timeout, |registry| {
+                !registry.has_block(block)
+            });
+        let (_registry, result) = waited.unwrap_or_else(PoisonError::into_inner);
+        !result.timed_out()
     }
 }
 

@@ -1,7 +1,9 @@
 //! What needs no kernel; the rest is driven through the real shim, in the tests of `cni`.
 
 use super::*;
-use registry::Registry;
+use crate::blocks::Want;
+use ipam::AllocateError;
+use registry::{Registry, Shortage};
 
 fn id(container_id: &str, ifname: &str) -> AttachmentId {
     AttachmentId {
@@ -18,13 +20,11 @@ fn addresses(text: &str) -> Vec<IpAddr> {
 
 fn registry(cidrs: &str) -> Registry {
     let mut registry = Registry::new(Duration::from_secs(60));
-    registry.set_pools(
-        &cidrs
-            .split(' ')
-            .map(|cidr| cidr.parse().unwrap())
-            .collect::<Vec<_>>(),
-        1500,
-    );
+    let plan = AddressPlan {
+        cidrs: cidrs.split(' ').map(|cidr| cidr.parse().unwrap()).collect(),
+        ..AddressPlan::default()
+    };
+    registry.set_addressing(&plan, &[], 1500);
     registry
 }
 
@@ -47,21 +47,29 @@ fn endpoint(id: &AttachmentId, link: u32, own: &str) -> Endpoint {
 fn one_address_a_family_or_none_at_all() {
     let mut registry = registry("10.0.0.0/30 fd00::/64");
     assert_eq!(
-        registry.allocate(&[], clock()).unwrap(),
+        registry.allocate(&[], None, clock()).unwrap(),
         addresses("10.0.0.1 fd00::1")
     );
     assert_eq!(
-        registry.allocate(&addresses("fd00::99"), clock()).unwrap(),
+        registry
+            .allocate(&addresses("fd00::99"), None, clock())
+            .unwrap(),
         addresses("10.0.0.2 fd00::99")
     );
     // No IPv4 address is left: the IPv6 address that was asked for is free again.
-    assert!(registry.allocate(&addresses("fd00::77"), clock()).is_err());
+    assert!(
+        registry
+            .allocate(&addresses("fd00::77"), None, clock())
+            .is_err()
+    );
     let full = registry.check_addresses(clock()).unwrap_err();
     assert!(full.to_string().contains("IPv4 address: 2 of 2"), "{full}");
     registry.give_back(&addresses("10.0.0.1"));
     assert_eq!(registry.check_addresses(clock()), Ok(()));
     assert_eq!(
-        registry.allocate(&addresses("fd00::77"), clock()).unwrap(),
+        registry
+            .allocate(&addresses("fd00::77"), None, clock())
+            .unwrap(),
         addresses("10.0.0.1 fd00::77")
     );
 }
@@ -110,11 +118,11 @@ fn an_address_found_twice_is_free_when_both_are_gone() {
 fn a_fixed_address_can_be_used_again_at_once() {
     let (mut registry, id) = (registry("10.0.0.0/24"), id("a", "eth0"));
     let fixed = addresses("10.0.0.9");
-    assert_eq!(registry.allocate(&fixed, clock()).unwrap(), fixed);
+    assert_eq!(registry.allocate(&fixed, None, clock()).unwrap(), fixed);
     registry.insert(endpoint(&id, 7, "10.0.0.9"));
     registry.remove_link(7, clock());
     assert_eq!(registry.usage(clock())[0].cooling, 1);
-    assert_eq!(registry.allocate(&fixed, clock()).unwrap(), fixed);
+    assert_eq!(registry.allocate(&fixed, None, clock()).unwrap(), fixed);
 }
 
 #[test]
@@ -157,6 +165,7 @@ fn a_claim_excludes_others_until_it_is_dropped() {
     let shared = Arc::new(Shared {
         registry: Mutex::new(registry("10.0.0.0/24")),
         freed: Condvar::new(),
+        blocks: OnceLock::new(),
         sink: Arc::new(NoSink),
         metrics: Arc::default(),
     });
@@ -278,4 +287,121 @@ fn a_file_is_missed_where_one_was_seen_and_after_its_time() {
     let mut again = all();
     again[1].link = 17;
     assert_eq!(look(&files, again, 1703), none);
+}
+
+/// A pool with blocks, for pods of one team or of all.
+fn pooled(blocks: &str) -> Registry {
+    let pool = |name: &str, cidr: &str, selector: Option<&str>| node::Pool {
+        name: name.into(),
+        cidr: cidr.parse().unwrap(),
+        block_len: 30,
+        automatic: name != "manual",
+        namespaces: selector.map(|text| text.parse().unwrap()),
+    };
+    let plan = AddressPlan {
+        cidrs: vec!["fd00::/64".parse().unwrap()],
+        pools: vec![
+            pool("all", "10.0.0.0/24", None),
+            pool("manual", "10.1.0.0/24", None),
+            pool(
+                "team",
+                "10.2.0.0/24",
+                Some("kubernetes.io/metadata.name == 'x'"),
+            ),
+        ],
+        reserved: vec!["10.0.0.2/32".parse().unwrap()],
+        ..AddressPlan::default()
+    };
+    let mut registry = Registry::new(Duration::from_secs(60));
+    let blocks: Vec<IpNet> = blocks
+        .split_whitespace()
+        .map(|net| net.parse().unwrap())
+        .collect();
+    registry.set_addressing(&plan, &blocks, 1500);
+    registry
+}
+
+fn wanted(result: Result<Vec<IpAddr>, Shortage>) -> Want {
+    match result {
+        Err(Shortage::Block { want, .. }) => want,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn addresses_come_from_blocks_of_the_pools_that_select_the_pod() {
+    let mut registry = pooled("10.0.0.0/30 10.2.0.0/30 10.1.0.0/30");
+    assert_eq!(
+        registry.allocate(&[], None, clock()).unwrap(),
+        addresses("10.0.0.1 fd00::1")
+    );
+    // What the block has left is reserved, and the other pools are for others.
+    let want = wanted(registry.allocate(&[], Some("y"), clock()));
+    assert_eq!((want.pools, want.address), (vec!["all".to_owned()], None));
+    assert_eq!(
+        registry.allocate(&[], Some("x"), clock()).unwrap(),
+        addresses("10.2.0.1 fd00::2")
+    );
+    let want = wanted({
+        registry.allocate(&[], Some("x"), clock()).unwrap();
+        registry.allocate(&[], Some("x"), clock())
+    });
+    assert_eq!(want.pools, ["all", "team"]);
+    // By name, also of a pool that gives nothing by itself.
+    let named = registry
+        .allocate(&addresses("10.1.0.2"), None, clock())
+        .unwrap();
+    assert_eq!(named, addresses("10.1.0.2 fd00::4"));
+    let want = wanted(registry.allocate(&addresses("10.1.0.9"), None, clock()));
+    assert_eq!(
+        (want.pools, want.address),
+        (vec!["manual".to_owned()], addresses("10.1.0.9").pop())
+    );
+    for no in ["10.0.0.2", "10.2.0.2", "10.3.0.1"] {
+        let error = registry
+            .allocate(&addresses(no), Some("y"), clock())
+            .unwrap_err();
+        assert_eq!(
+            error,
+            Shortage::Ipam(AllocateError::NotOurs(no.parse().unwrap()))
+        );
+    }
+}
+
+#[test]
+fn a_closed_block_gives_nothing_and_keeps_what_it_gave() {
+    let mut registry = pooled("10.0.0.0/30");
+    let block: IpNet = "10.0.0.0/30".parse().unwrap();
+    let given = registry.allocate(&[], None, clock()).unwrap();
+    assert!(!registry.close(block, true, clock()));
+    registry.give_back(&given);
+    assert!(registry.close(block, true, clock()) && !registry.has_block(block));
+    wanted(registry.allocate(&[], None, clock()));
+    wanted(registry.allocate(&addresses("10.0.0.1"), None, clock()));
+    registry.open(block);
+    assert_eq!(
+        registry
+            .allocate(&addresses("10.0.0.1"), None, clock())
+            .unwrap()[0],
+        given[0]
+    );
+}
+
+#[test]
+fn status_counts_blocks_that_could_be_had() {
+    let mut registry = pooled("");
+    assert_eq!(registry.check_addresses(clock()), Ok(()));
+    let full = |names: &[&str]| {
+        let message = |name: &&str| ((*name).to_owned(), format!("{name} is full"));
+        names.iter().map(message).collect::<BTreeMap<_, _>>()
+    };
+    registry.set_full(full(&["all"]));
+    assert_eq!(registry.check_addresses(clock()), Ok(()));
+    registry.set_full(full(&["all", "team"]));
+    let error = registry.check_addresses(clock()).unwrap_err().to_string();
+    assert_eq!(error, "all is full; team is full");
+    // Its last block has addresses still.
+    let mut registry = pooled("10.0.0.0/30");
+    registry.set_full(full(&["all", "team"]));
+    assert_eq!(registry.check_addresses(clock()), Ok(()));
 }

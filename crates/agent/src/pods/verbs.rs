@@ -14,11 +14,16 @@ use netlink::{Socket, setup};
 use super::connection::{Call, Connection, failure};
 use super::metrics::Outcome;
 use super::reaper::Condemned;
+use super::registry::Shortage;
 use super::{Claim, Endpoint, Shared, clock};
+use crate::blocks::Answer;
 
 /// How long a request waits for another one about the same attachment: a runtime sends none, but a shim that was killed
 /// may have left one under way.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// How long a request waits for another block.
+const BLOCK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The smallest MTU that IPv6 works with, in octets (RFC 8200 §5).
 const IPV6_MTU: u32 = 1280;
@@ -141,19 +146,11 @@ impl Server {
             Socket::from_fd(netlink).map_err(|error| failure(code::PROTOCOL, error.to_string()))?;
         let claim = self.claim(&add.id)?;
         self.make_way(add)?;
-        let (addresses, mtu, first) = {
-            let mut registry = self.shared.registry();
-            if !registry.has_pools() {
-                return Err(Refusal::Later("this node has no pod CIDR yet".into()));
-            }
-            let addresses = registry
-                .allocate(&add.addresses, clock())
-                .map_err(|error| no_address(&error))?;
-            (
-                addresses,
-                add.mtu.unwrap_or_else(|| registry.mtu()),
-                !registry.has_other(&add.id),
-            )
+        let addresses = self.addresses(add)?;
+        let (mtu, first) = {
+            let registry = self.shared.registry();
+            let mtu = add.mtu.unwrap_or_else(|| registry.mtu());
+            (mtu, !registry.has_other(&add.id))
         };
         if mtu < IPV6_MTU && addresses.iter().any(IpAddr::is_ipv6) {
             self.shared.registry().give_back(&addresses);
@@ -186,6 +183,39 @@ impl Server {
             gateways: gateways.collect(),
         };
         Ok((endpoint, attached, claim))
+    }
+
+    /// The attachment's addresses. Waits for another block where those that the node has are full, but not for long: a
+    /// thread that waits serves nobody, and the shim asks again.
+    fn addresses(&self, add: &Add) -> Result<Vec<IpAddr>, Refusal> {
+        let deadline = clock() + BLOCK_TIMEOUT;
+        let namespace = add.pod.as_ref().map(|pod| pod.namespace.as_str());
+        loop {
+            let mut registry = self.shared.registry();
+            let allocated = registry.allocate(&add.addresses, namespace, clock());
+            drop(registry);
+            let (want, reason) = match allocated {
+                Ok(addresses) => return Ok(addresses),
+                Err(Shortage::Block { want, reason }) => (want, reason),
+                Err(shortage) => return Err(no_address(&shortage)),
+            };
+            let left = || deadline.saturating_duration_since(clock());
+            let Some(blocks) = self.shared.blocks.get().filter(|_| !left().is_zero()) else {
+                return Err(Refusal::Later(reason));
+            };
+            match blocks.want(&want, left()) {
+                Answer::Claimed(block) if self.shared.wait_for_block(block, left()) => {}
+                Answer::Claimed(block) => {
+                    return Err(Refusal::Later(format!("{block} is not in force yet")));
+                }
+                Answer::Unavailable(why) => {
+                    return Err(Refusal::Later(format!("{reason}; {why}")));
+                }
+                Answer::Full(why) => {
+                    return Err(no_address(&Shortage::Full(format!("{reason}; {why}"))));
+                }
+            }
+        }
     }
 
     /// Makes sure that the attachment does not exist yet.
@@ -433,16 +463,15 @@ impl Server {
 
     fn status(&self) -> Result<(), Refusal> {
         let registry = self.shared.registry();
-        if !registry.has_pools() {
-            return Err(Refusal::Later("this node has no pod CIDR yet".into()));
-        }
-        registry.check_addresses(clock()).map_err(|error| {
-            let failure = Failure {
-                code: code::UNAVAILABLE,
-                ..no_address(&error)
-            };
-            failure.into()
-        })
+        registry
+            .check_addresses(clock())
+            .map_err(|shortage| match no_address(&shortage) {
+                Refusal::Failed(failure) => Refusal::Failed(Failure {
+                    code: code::UNAVAILABLE,
+                    ..failure
+                }),
+                later => later,
+            })
     }
 
     fn claim(&self, id: &AttachmentId) -> Result<Claim, Refusal> {
@@ -472,19 +501,29 @@ fn new_endpoint(add: &Add, addresses: Vec<IpAddr>) -> Endpoint {
     }
 }
 
-fn no_address(error: &AllocateError) -> Failure {
-    let details = match error {
-        AllocateError::NoCidr(_) | AllocateError::Exhausted { .. } => {
+fn no_address(shortage: &Shortage) -> Refusal {
+    let details = match shortage {
+        Shortage::Nowhere | Shortage::Block { .. } => return Refusal::Later(shortage.to_string()),
+        Shortage::NotSelected(_) => {
+            "let the namespaceSelector of an IPPool select it, or add an IPPool without one"
+        }
+        Shortage::Full(_) => "free some pods, make the IPPool larger, or add another one",
+        Shortage::Ipam(AllocateError::NoCidr(_) | AllocateError::Exhausted { .. }) => {
             "free some pods, or give this node a larger or another pod CIDR"
         }
-        AllocateError::NotOurs(_) => "`margayctl status` shows the node's pod CIDRs",
-        AllocateError::InUse(_) => "`margayctl endpoints` shows who has which address",
+        Shortage::Ipam(AllocateError::NotOurs(_)) => {
+            "`margayctl status` shows the node's pod CIDRs and blocks"
+        }
+        Shortage::Ipam(AllocateError::InUse(_)) => {
+            "`margayctl endpoints` shows who has which address"
+        }
     };
-    Failure {
+    let failure = Failure {
         code: code::NO_ADDRESS,
-        message: error.to_string(),
+        message: shortage.to_string(),
         details: details.into(),
-    }
+    };
+    failure.into()
 }
 
 fn done(result: Result<(), Refusal>) -> Response {

@@ -67,7 +67,10 @@ pub fn status(
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started: moment(uptime),
         uptime_seconds: uptime.as_secs(),
-        config: state.config.clone(),
+        config: api::ConfigStatus {
+            problems: agent.problems(),
+            ..state.config.clone()
+        },
         bgp: state
             .plan
             .as_ref()

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::net::{AddressFamily, RecvFlags, SocketAddrUnix, SocketType};
 use serde_json::json;
 
-use crate::support::{Node, Pod, eventually, shim, shim_path};
+use crate::support::{Node, Pod, eventually, set_cidrs, shim, shim_path};
 
 #[expect(clippy::disallowed_methods, reason = "tests measure what is real")]
 fn now() -> Instant {
@@ -122,7 +122,7 @@ fn add_waits_for_an_agent_that_starts() {
     std::thread::scope(|scope| {
         let add = scope.spawn(|| node.add(&pod));
         eventually("the shim asks in vain", || deferred() > before);
-        agent.set_pools(&["10.244.1.0/24".parse().unwrap()], 1400);
+        set_cidrs(&agent, "10.244.1.0/24");
         assert_eq!(add.join().unwrap()["ips"][0]["address"], "10.244.1.1/32");
     });
 }
@@ -150,7 +150,7 @@ fn adds_survive_a_restart_in_their_midst() {
                 Ok(agent::pods::spawn(&config, sink).unwrap())
             })
             .unwrap();
-            second.set_pools(&["10.244.1.0/24".parse().unwrap()], 1400);
+            set_cidrs(&second, "10.244.1.0/24");
             let addresses = threads
                 .drain(..)
                 .map(|thread| thread.join().unwrap())
@@ -219,7 +219,7 @@ fn add_whose_agent_died(fixed: Option<&str>, wanted: &str) {
             Ok(agent::pods::spawn(&agent_config, sink).unwrap())
         })
         .unwrap();
-        agent.set_pools(&["10.244.1.0/24".parse().unwrap()], 1400);
+        set_cidrs(&agent, "10.244.1.0/24");
         let outcome = add.join().unwrap();
         agent.stop();
         (outcome.success(), agent.usage())

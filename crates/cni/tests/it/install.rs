@@ -7,7 +7,7 @@ use std::process::Command;
 use rustix::fs::inotify;
 use serde_json::{Value, json};
 
-use crate::support::{Node, Outcome, Pod, eventually, shim_path};
+use crate::support::{Node, Outcome, Pod, eventually, set_cidrs, shim_path};
 
 /// Folders of a runtime.
 struct Runtime {
@@ -77,7 +77,7 @@ fn the_conflist_comes_after_plugin_and_agent() {
         let status = || node.cni("STATUS", &Pod::new("a"), &node.config("1.1.0"));
         eventually("the agent is asked", || !status().ok);
         assert!(!runtime.conflist().exists(), "no pod could be attached yet");
-        agent.set_pools(&["10.244.1.0/24".parse().unwrap()], 1400);
+        set_cidrs(&agent, "10.244.1.0/24");
         let outcome = install.join().unwrap();
         assert!(outcome.ok, "{outcome:?}");
     });

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use agent::pods::{Endpoint, EndpointSink, PodsConfig, PodsHandle, spawn};
+use agent::pods::{AddressPlan, Endpoint, EndpointSink, PodsConfig, PodsHandle, spawn};
 use dataplane::{Neighbour, NeighbourKey, NextHop, Op};
 use netlink::{Socket, kernel, netns, setup};
 use serde_json::{Value, json};
@@ -143,12 +143,7 @@ impl Node {
     }
 
     pub fn start_agent(&mut self) {
-        let cidrs: Vec<_> = self
-            .cidrs
-            .split(' ')
-            .map(|cidr| cidr.parse().unwrap())
-            .collect();
-        self.start_agent_without_cidr().set_pools(&cidrs, 1400);
+        set_cidrs(&self.start_agent_without_cidr(), self.cidrs);
     }
 
     pub fn stop_agent(&mut self) {
@@ -225,6 +220,15 @@ impl Node {
         let outcome = self.cni("DEL", pod, &self.config("1.1.0"));
         assert!(outcome.ok && outcome.stdout.is_empty(), "{outcome:?}");
     }
+}
+
+/// Lets an agent give addresses of these CIDRs.
+pub fn set_cidrs(agent: &PodsHandle, cidrs: &str) {
+    let plan = AddressPlan {
+        cidrs: cidrs.split(' ').map(|cidr| cidr.parse().unwrap()).collect(),
+        ..AddressPlan::default()
+    };
+    agent.set_addressing(&plan, &[], 1400);
 }
 
 /// A container's network namespace.
