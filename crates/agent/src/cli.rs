@@ -31,6 +31,15 @@ pub struct Cli {
     )]
     pub block_grace: u64,
 
+    /// Seconds for which an address rests after use before another pod gets it.
+    #[arg(
+        long,
+        env = "MARGAY_ADDRESS_COOLDOWN",
+        value_name = "SECONDS",
+        default_value_t = ipam::DEFAULT_COOLDOWN.as_secs()
+    )]
+    pub address_cooldown: u64,
+
     /// Directory for the agent's sockets: `api.sock` for margayctl, `cni.sock` for margay-cni.
     #[arg(
         long,

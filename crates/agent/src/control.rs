@@ -155,7 +155,10 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
     }
     // It waits for the dataplane thread, as its threads do later: not on the runtime.
     let (config, sink) = (
-        PodsConfig::new(cli.run_dir.join("cni.sock")),
+        PodsConfig {
+            cooldown: Duration::from_secs(cli.address_cooldown),
+            ..PodsConfig::new(cli.run_dir.join("cni.sock"))
+        },
         Arc::new(fib.clone()),
     );
     let pods = tokio::task::spawn_blocking(move || pods::spawn(&config, sink)).await??;

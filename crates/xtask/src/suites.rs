@@ -8,12 +8,13 @@ use crate::packages;
 use crate::run::{self, LAB, Session, cargo};
 
 /// In the order in which a person would want them to fail.
-const SUITES: [&str; 12] = [
+const SUITES: [&str; 13] = [
     "connectivity",
     "mesh",
     "topology",
     "firewall",
     "services",
+    "pools",
     "tunnels",
     PEERS,
     "interop",

@@ -54,6 +54,8 @@ pub struct Node {
     pub namespace: Namespace,
     folder: PathBuf,
     agent: Option<Process>,
+    /// Further arguments of its agent.
+    pub arguments: Vec<String>,
     /// The pods on it.
     pub pods: Vec<Pod>,
     attached: u32,
@@ -76,6 +78,7 @@ impl Node {
             namespace,
             folder,
             agent: None,
+            arguments: Vec::new(),
             pods: Vec::new(),
             attached: 0,
         }
@@ -125,7 +128,8 @@ impl Node {
             .arg(self.config_folder())
             .arg("--run-dir")
             .arg(self.run_folder())
-            .args(["--metrics", &METRICS.to_string()]))
+            .args(["--metrics", &METRICS.to_string()])
+            .args(&self.arguments))
     }
 
     /// Its agent.
