@@ -6,12 +6,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use lab::datacentre::{DataCentre, Node, Shape};
+use lab::datacentre::{DataCentre, Node, Pod, Shape};
 use lab::probe::{EchoServer, Pinger};
 use lab::process::{Program, find};
 use lab::tor::Kind;
 use lab::{Namespace, net, wait};
 use netlink::setup;
+use serde_json::{Value, json};
 use tests::{Case, SESSION, same, status, suite};
 
 const LIMIT: Duration = Duration::from_secs(5);
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
     suite(vec![
         case("pods_take_the_nodes_address_outside", masquerade),
         case("pods_send_from_their_own_addresses", spoofing),
+        case("a_pod_with_leave_sends_from_any_address", allowed),
         case("a_forward_policy_of_drop_lets_pods_through", forward).with("iptables-nft"),
         case("who_flushes_the_ruleset_gets_it_back", flushed),
     ])
@@ -103,6 +105,82 @@ fn masquerade(dc: &mut DataCentre) -> Result<()> {
     let tor = &dc.racks[0].tor;
     let echo = EchoServer::start(&tor.namespace, tor.address)?;
     same("no agent", &echo.ask_udp(&pod.namespace)?, &a.into())
+}
+
+/// Only the pod that asks for it where the network allows that, and also under the next agent.
+fn allowed(dc: &mut DataCentre) -> Result<()> {
+    start(dc, false)?;
+    let prefix = dc.shape.prefix.clone();
+    let [first, second] = [&dc.racks[0].nodes[0], &dc.racks[0].nodes[1]];
+    wait_rules(first, "isn't routed to that interface")?;
+    let asks = |allowed: bool| {
+        let annotations = json!({ "margay.dev/allow-source-spoofing": "true" });
+        json!({
+            "allowSourceSpoofing": allowed,
+            "runtimeConfig": { "io.kubernetes.cri.pod-annotations": annotations },
+        })
+    };
+    let attach = |name: &str, further: &Value| {
+        let namespace = Namespace::create(&format!("{prefix}{name}"))?;
+        let (host, socket) = (&first.namespace, first.cni_socket());
+        Pod::attach_with(name.to_owned(), namespace, host, &socket, further)
+    };
+    let refused = attach("refused", &asks(false)).err().context("refused")?;
+    same("code", &refused.to_string().contains("\"code\":7"), &true)?;
+    let (router, plain) = (
+        attach("router", &asks(true))?,
+        attach("plain", &Value::Null)?,
+    );
+    let target = &second.pods[0];
+    let server = target
+        .namespace
+        .run(|| Ok(UdpSocket::bind((target.address, 0))?))?;
+    server.set_read_timeout(Some(SHORT))?;
+    let to = server.local_addr()?;
+    let foreign: IpAddr = "198.51.100.7".parse().unwrap();
+    for pod in [&router, &plain] {
+        let mut socket = net::socket(&pod.namespace)?;
+        let eth0 = setup::link_index(&mut socket, "eth0")?;
+        setup::add_address(&mut socket, eth0, foreign.into())?;
+    }
+    let arrives = |pod: &Pod| -> Result<bool> {
+        let client = pod.namespace.run(|| Ok(UdpSocket::bind((foreign, 0))?))?;
+        client.send_to(b"?", to)?;
+        Ok(server
+            .recv_from(&mut [0; 8])
+            .is_ok_and(|(_, from)| from.ip() == foreign))
+    };
+    let only_the_router = |node: &Node| {
+        wait_rules(node, &format!("not looked at: {}", host_ifname(&router)))?;
+        same("the router's", &arrives(&router)?, &true)?;
+        same("the other one's", &arrives(&plain)?, &false)
+    };
+    only_the_router(first)?;
+    let node = dc.node("node-a1")?;
+    node.agent()?.kill()?;
+    node.start()?;
+    node.wait_ready(SESSION)?;
+    dc.wait_routes(SESSION)?;
+    let first = &dc.racks[0].nodes[0];
+    only_the_router(first)?;
+    router.detach(&first.namespace, &first.cni_socket())?;
+    wait::until("the table without it", SESSION, || {
+        let rules = status(first)?.firewall.rules;
+        let told = rules.iter().any(|rule| rule.contains("not looked at"));
+        same("told", &told, &false)
+    })
+}
+
+fn host_ifname(pod: &Pod) -> String {
+    let interfaces = pod.result["interfaces"].as_array();
+    let host = interfaces.and_then(|interfaces| {
+        interfaces
+            .iter()
+            .find(|interface| interface.get("sandbox").is_none_or(|it| it == ""))
+    });
+    host.and_then(|host| host["name"].as_str())
+        .unwrap_or_default()
+        .to_owned()
 }
 
 fn spoofing(dc: &mut DataCentre) -> Result<()> {

@@ -23,7 +23,7 @@ use crate::cli::Cli;
 use crate::config::Configuration;
 use crate::fib::{self, Fib};
 use crate::firewall::Firewall;
-use crate::pods::{self, Endpoint, PodsConfig, PodsHandle};
+use crate::pods::{self, Endpoint, EndpointSink, PodsConfig, PodsHandle};
 use crate::source::Directory;
 use crate::{health, metrics, server};
 
@@ -68,6 +68,33 @@ pub struct State {
     pub bgp: Option<bgp_net::Handle>,
     /// Why there is a plan but no speaker.
     pub speaker_error: Option<String>,
+}
+
+/// Who hears of endpoints.
+struct Endpoints {
+    fib: Fib,
+    firewall: Firewall,
+}
+
+impl EndpointSink for Endpoints {
+    fn up(&self, endpoint: Endpoint) -> Result<(), String> {
+        if endpoint.spoofing {
+            self.firewall.set_spoofing(&endpoint.host_ifname, true);
+        }
+        self.fib.up(endpoint)
+    }
+
+    fn down(&self, endpoint: &Endpoint) {
+        self.firewall.set_spoofing(&endpoint.host_ifname, false);
+        self.fib.down(endpoint);
+    }
+
+    fn synced(&self, endpoints: Vec<Endpoint>) {
+        for endpoint in endpoints.iter().filter(|endpoint| endpoint.spoofing) {
+            self.firewall.set_spoofing(&endpoint.host_ifname, true);
+        }
+        self.fib.synced(endpoints);
+    }
 }
 
 impl Agent {
@@ -153,15 +180,8 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
             "adopting the routes of an earlier margayd"
         );
     }
-    // It waits for the dataplane thread, as its threads do later: not on the runtime.
-    let (config, sink) = (
-        PodsConfig {
-            cooldown: Duration::from_secs(cli.address_cooldown),
-            ..PodsConfig::new(cli.run_dir.join("cni.sock"))
-        },
-        Arc::new(fib.clone()),
-    );
-    let pods = tokio::task::spawn_blocking(move || pods::spawn(&config, sink)).await??;
+    let firewall = Firewall::spawn()?;
+    let pods = start_pods(&cli, &fib, &firewall).await?;
     let (blocks, block_state) = start_blocks(&cli, &pods).await?;
     let (publish, state) = watch::channel(State::default());
     let agent = Agent {
@@ -169,7 +189,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         started,
         started_at,
         fib,
-        firewall: Firewall::spawn()?,
+        firewall,
         pods,
         blocks,
         state,
@@ -211,6 +231,19 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         warn!("the dataplane thread is busy; not waiting for it any longer");
     }
     Ok(())
+}
+
+/// Starts the pods' threads. It waits for the dataplane thread, as they do later: not on the runtime.
+async fn start_pods(cli: &Cli, fib: &Fib, firewall: &Firewall) -> anyhow::Result<PodsHandle> {
+    let config = PodsConfig {
+        cooldown: Duration::from_secs(cli.address_cooldown),
+        ..PodsConfig::new(cli.run_dir.join("cni.sock"))
+    };
+    let sink = Arc::new(Endpoints {
+        fib: fib.clone(),
+        firewall: firewall.clone(),
+    });
+    tokio::task::spawn_blocking(move || pods::spawn(&config, sink)).await?
 }
 
 /// Starts the thread that keeps the node's blocks, and waits for what it finds: without, there is no plan. Where the store

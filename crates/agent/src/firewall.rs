@@ -8,6 +8,7 @@
 //! refuses is shown in the status and tried again, ever more seldom; nothing else waits for it. When the agent stops the table
 //! stays: packets go on, and they go on being looked at.
 
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -38,10 +39,17 @@ pub struct Status {
     pub error: Option<String>,
 }
 
+/// What the table is to be: what the plan says, and what pods may.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Wanted {
+    plan: Option<dataplane::Firewall>,
+    spoofers: BTreeSet<String>,
+}
+
 /// Speaks to the thread.
 #[derive(Debug, Clone)]
 pub struct Firewall {
-    wanted: watch::Sender<Option<dataplane::Firewall>>,
+    wanted: watch::Sender<Wanted>,
     status: watch::Receiver<Status>,
 }
 
@@ -51,7 +59,7 @@ impl Firewall {
     /// # Errors
     /// No thread can be started.
     pub fn spawn() -> anyhow::Result<Self> {
-        let (wanted, wanted_in) = watch::channel(None);
+        let (wanted, wanted_in) = watch::channel(Wanted::default());
         let (publish, status) = watch::channel(Status::default());
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -63,12 +71,20 @@ impl Firewall {
         Ok(Self { wanted, status })
     }
 
-    /// What the table is to be from now on.
+    /// What the table is to be from now on, but for pods that may spoof.
     pub fn set(&self, firewall: dataplane::Firewall) {
         self.wanted.send_if_modified(|wanted| {
-            let changed = wanted.as_ref() != Some(&firewall);
-            *wanted = Some(firewall);
+            let changed = wanted.plan.as_ref() != Some(&firewall);
+            wanted.plan = Some(firewall);
             changed
+        });
+    }
+
+    /// Lets the pod behind a host interface send from addresses that are not its own, or no longer.
+    pub fn set_spoofing(&self, host_ifname: &str, may: bool) {
+        self.wanted.send_if_modified(|wanted| match may {
+            true => wanted.spoofers.insert(host_ifname.to_owned()),
+            false => wanted.spoofers.remove(host_ifname),
         });
     }
 
@@ -84,10 +100,7 @@ fn now() -> Instant {
     Instant::now()
 }
 
-async fn serve(
-    mut wanted: watch::Receiver<Option<dataplane::Firewall>>,
-    publish: watch::Sender<Status>,
-) {
+async fn serve(mut wanted: watch::Receiver<Wanted>, publish: watch::Sender<Status>) {
     loop {
         let failed = match Keeper::open() {
             Ok(mut keeper) => match keeper.serve(&mut wanted, &publish).await {
@@ -131,7 +144,7 @@ impl Keeper {
     /// Until nobody is left to want anything.
     async fn serve(
         &mut self,
-        wanted: &mut watch::Receiver<Option<dataplane::Firewall>>,
+        wanted: &mut watch::Receiver<Wanted>,
         publish: &watch::Sender<Status>,
     ) -> anyhow::Result<()> {
         self.due = Some(now());
@@ -158,9 +171,9 @@ impl Keeper {
             }
             if self.due.is_some_and(|due| due <= now()) {
                 // A change that is told after this is of after this.
-                let firewall = wanted.borrow_and_update().clone();
-                match firewall {
-                    Some(firewall) => self.write(&firewall, publish),
+                let Wanted { plan, spoofers } = wanted.borrow_and_update().clone();
+                match plan {
+                    Some(plan) => self.write(&dataplane::Firewall { spoofers, ..plan }, publish),
                     // Until the first plan an earlier agent's table stays.
                     None => self.due = None,
                 }

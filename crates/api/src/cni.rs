@@ -182,6 +182,9 @@ pub struct Add {
     pub addresses: Vec<IpAddr>,
     /// Whether the default route goes here. Undecided, it does for a container's first attachment.
     pub default_route: Option<bool>,
+    /// Whether the pod may send from addresses that are not its own.
+    #[serde(default)]
+    pub spoofing: bool,
     /// This process asked before and got no answer, because the agent went away: what that left may be taken down.
     pub again: bool,
 }
@@ -376,6 +379,7 @@ mod tests {
             mac: Some(Mac([2, 0, 0, 0, 0, 1])),
             addresses: vec!["10.0.0.1".parse().unwrap()],
             default_route: None,
+            spoofing: false,
             again: false,
         });
         let valid = vec![id("a", "eth0")];

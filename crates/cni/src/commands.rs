@@ -68,6 +68,7 @@ fn add(config: &Config, container: &Container) -> Result<Value, CniError> {
         mac: config.mac,
         addresses: config.addresses.clone(),
         default_route: config.default_route,
+        spoofing: config.spoofing,
         again: false,
     };
     let deadline = Deadline::after(config.agent_timeout);

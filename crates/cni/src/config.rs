@@ -16,6 +16,9 @@ use crate::version::SpecVersion;
 /// The annotation by which a pod asks for addresses, separated by commas.
 const ADDRESSES_ANNOTATION: &str = "margay.dev/ip-addresses";
 
+/// The annotation by which a pod asks to send from addresses that are not its own.
+const SPOOFING_ANNOTATION: &str = "margay.dev/allow-source-spoofing";
+
 /// How long an ADD waits for an agent that is starting: well under a kubelet's two minutes.
 const AGENT_TIMEOUT: Duration = Duration::from_secs(30);
 /// The most that may be asked for, in seconds: with what the ADD itself may take still under those two minutes, or the
@@ -33,6 +36,8 @@ pub(crate) struct Config {
     pub(crate) mac: Option<Mac>,
     pub(crate) addresses: Vec<IpAddr>,
     pub(crate) default_route: Option<bool>,
+    /// The pod asks to send from addresses that are not its own, and may.
+    pub(crate) spoofing: bool,
     /// `dns`, for the result.
     pub(crate) dns: Option<Value>,
     pub(crate) prev_result: Option<Value>,
@@ -50,6 +55,8 @@ struct Raw {
     agent_timeout_seconds: Option<u64>,
     mtu: Option<u32>,
     is_default_gateway: Option<bool>,
+    /// Whether pods may lift the check of their source addresses.
+    allow_source_spoofing: Option<bool>,
     ip_masq: Option<bool>,
     ipam: Option<Value>,
     dns: Option<Value>,
@@ -189,6 +196,7 @@ impl Config {
             .map(parse_address)
             .collect::<Result<Vec<_>, _>>()?;
         one_a_family(&addresses)?;
+        let spoofing = spoofing(&annotations, raw.allow_source_spoofing == Some(true))?;
         let dns = dns.map(RuntimeDns::into_dns).or(raw.dns);
         Ok(Self {
             version,
@@ -201,6 +209,7 @@ impl Config {
             mac: mac.transpose()?,
             addresses,
             default_route: raw.is_default_gateway,
+            spoofing,
             dns: dns.filter(|dns| dns.as_object().is_some_and(|dns| !dns.is_empty())),
             prev_result: raw.prev_result,
             valid_attachments: raw.valid_attachments,
@@ -248,6 +257,21 @@ fn check_name(name: &str) -> Result<(), CniError> {
         return Ok(());
     }
     Err(invalid(format_args!("name {name:?} is no network's name")))
+}
+
+/// Whether the pod is to send from addresses that are not its own. Who writes a pod does not decide that alone: whoever
+/// runs the node does, and a wish that is not granted is no pod that silently doesn't work.
+fn spoofing(annotations: &BTreeMap<String, String>, allowed: bool) -> Result<bool, CniError> {
+    match annotations.get(SPOOFING_ANNOTATION).map(String::as_str) {
+        None | Some("false") => Ok(false),
+        Some("true") if allowed => Ok(true),
+        Some("true") => Err(invalid(format_args!(
+            "the pod's annotation {SPOOFING_ANNOTATION} has no effect here: the network configuration does not say `\"allowSourceSpoofing\": true`"
+        ))),
+        Some(other) => Err(invalid(format_args!(
+            "the pod's annotation {SPOOFING_ANNOTATION} is {other:?}, neither \"true\" nor \"false\""
+        ))),
+    }
 }
 
 fn one_a_family(addresses: &[IpAddr]) -> Result<(), CniError> {
@@ -303,6 +327,33 @@ mod tests {
         assert_eq!(config.agent_timeout, Duration::from_secs(30));
         assert_eq!(config.version.text(), "1.1.0");
         assert_eq!(config.valid_attachments, None);
+    }
+
+    #[test]
+    fn spoofing_is_asked_for_by_the_pod_and_allowed_by_the_node() {
+        let with = |value: &str, allowed: &str| {
+            let annotations = r#""io.kubernetes.cri.pod-annotations""#;
+            let annotation = format!(r#"{{"margay.dev/allow-source-spoofing":"{value}"}}"#);
+            parse(&format!(
+                r#"{allowed},"runtimeConfig":{{{annotations}:{annotation}}}"#
+            ))
+        };
+        let allowed = r#","allowSourceSpoofing":true"#;
+        assert!(!parse(allowed).unwrap().spoofing);
+        assert!(with("true", allowed).unwrap().spoofing);
+        assert!(!with("false", allowed).unwrap().spoofing);
+        assert!(!with("false", "").unwrap().spoofing);
+        for (value, allowed) in [
+            ("true", ""),
+            ("true", r#","allowSourceSpoofing":false"#),
+            ("yes", allowed),
+        ] {
+            assert_eq!(
+                with(value, allowed).unwrap_err().code,
+                7,
+                "{value} {allowed}"
+            );
+        }
     }
 
     #[test]

@@ -69,6 +69,8 @@ pub struct Endpoint {
     pub host_mac: [u8; 6],
     /// The pod's addresses, at most one a family.
     pub addresses: Vec<IpAddr>,
+    /// Whether it may send from addresses that are not its own.
+    pub spoofing: bool,
     /// Namespace and name of the pod, where it is one.
     pub pod: Option<(String, String)>,
 }
@@ -89,6 +91,7 @@ impl Endpoint {
             network,
             addresses,
             mac,
+            spoofing,
             pod,
             netns,
         } = link.record?;
@@ -107,6 +110,7 @@ impl Endpoint {
             ifname,
             network,
             addresses,
+            spoofing,
             pod,
         })
     }

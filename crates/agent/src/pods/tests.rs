@@ -39,6 +39,7 @@ fn endpoint(id: &AttachmentId, link: u32, own: &str) -> Endpoint {
         mac: [2, 0, 0, 0, 0, 1],
         host_mac: [2, 0, 0, 0, 0, 2],
         addresses: addresses(own),
+        spoofing: false,
         pod: None,
     }
 }

@@ -269,6 +269,7 @@ impl Server {
             network: endpoint.network.clone(),
             addresses: endpoint.addresses.clone(),
             mac: add.mac.map(|mac| mac.0),
+            spoofing: endpoint.spoofing,
             pod: endpoint.pod.clone(),
             netns: Some(endpoint.netns.clone()),
         };
@@ -283,6 +284,7 @@ impl Server {
             mtu,
             addresses: &endpoint.addresses,
             default_route,
+            spoofing: endpoint.spoofing,
             alias: &alias,
             netns: netns.as_fd(),
         };
@@ -494,6 +496,7 @@ fn new_endpoint(add: &Add, addresses: Vec<IpAddr>) -> Endpoint {
         mac: add.mac.unwrap_or(identity.pod_mac).0,
         host_mac: identity.host_mac.0,
         addresses,
+        spoofing: add.spoofing,
         pod: add
             .pod
             .as_ref()

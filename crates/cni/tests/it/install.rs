@@ -199,7 +199,7 @@ fn one_that_stays_waits_and_ends_by_sigterm() {
         .unwrap();
     eventually("the plugin is there", || runtime.plugin().exists());
     let agent = node.start_agent_without_cidr();
-    agent.set_pools(&["10.244.1.0/24".parse().unwrap()], 1400);
+    set_cidrs(&agent, "10.244.1.0/24");
     eventually("the conflist is there", || runtime.conflist().exists());
     assert_eq!(child.try_wait().unwrap(), None, "it stays");
     kill_process(Pid::from_child(&child), Signal::TERM).unwrap();

@@ -34,7 +34,21 @@ impl Pod {
         host: &Namespace,
         socket: &Path,
     ) -> Result<Self> {
-        let text = call("ADD", &name, &namespace, host, socket)?;
+        Self::attach_with(name, namespace, host, socket, &Value::Null)
+    }
+
+    /// The same with further keys in the network configuration.
+    ///
+    /// # Errors
+    /// The plugin's own words.
+    pub fn attach_with(
+        name: String,
+        namespace: Namespace,
+        host: &Namespace,
+        socket: &Path,
+        further: &Value,
+    ) -> Result<Self> {
+        let text = call("ADD", &name, &namespace, host, socket, further)?;
         let result: Value = serde_json::from_str(&text).context("the plugin's result")?;
         let address = result["ips"][0]["address"]
             .as_str()
@@ -66,7 +80,7 @@ impl Pod {
         host: &Namespace,
         socket: &Path,
     ) -> Result<()> {
-        call("DEL", name, namespace, host, socket).map(drop)
+        call("DEL", name, namespace, host, socket, &Value::Null).map(drop)
     }
 }
 
@@ -76,12 +90,16 @@ fn call(
     namespace: &Namespace,
     host: &Namespace,
     socket: &Path,
+    further: &Value,
 ) -> Result<String> {
     let plugin = process::ours("margay-cni")?;
     let folder = plugin.parent().context("the plugin's folder")?.to_owned();
-    let network = json!({
+    let mut network = json!({
         "cniVersion": "1.0.0", "name": "margay", "type": "margay", "socket": socket, "logLevel": "info",
     });
+    for (key, value) in further.as_object().into_iter().flatten() {
+        network[key] = value.clone();
+    }
     let output = Program::new(&plugin)
         .env("CNI_COMMAND", command)
         .env("CNI_CONTAINERID", namespace.name())

@@ -64,6 +64,8 @@ pub struct Wiring<'a> {
     pub addresses: &'a [IpAddr],
     /// Whether the pod's default routes go here.
     pub default_route: bool,
+    /// Whether the pod may send from addresses that are not its own.
+    pub spoofing: bool,
     /// Alias of the host's end: a [`Record`].
     pub alias: &'a str,
     /// The pod's network namespace.
@@ -296,7 +298,7 @@ fn configure_host(
     settings
         .attributes
         .push(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet(vec![
-            ipv4_settings(),
+            ipv4_settings(wiring.spoofing),
         ])]));
     // In a message of its own: a kernel without IPv6 refuses it, and that is fine where no pod has an IPv6 address.
     let mut ipv6 = by_index(index);
@@ -377,7 +379,7 @@ fn configure_pod(
 
 /// `IPV4_DEVCONF_*` of the host's end (linux/ip.h): the pod speaks for its own address only and is spoken to through its
 /// routes, whatever the host's defaults are.
-fn ipv4_settings() -> AfSpecInet {
+fn ipv4_settings(spoofing: bool) -> AfSpecInet {
     const IFLA_INET_CONF: u16 = 1;
     const FORWARDING: u16 = 1;
     const PROXY_ARP: u16 = 3;
@@ -390,7 +392,7 @@ fn ipv4_settings() -> AfSpecInet {
         (PROXY_ARP, 0),
         (ACCEPT_REDIRECTS, 0),
         (SEND_REDIRECTS, 0),
-        (RP_FILTER, 1),
+        (RP_FILTER, u32::from(!spoofing)),
         (ROUTE_LOCALNET, 0),
     ];
     // By hand: the library leaves out settings whose value is 0.

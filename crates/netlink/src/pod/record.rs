@@ -21,6 +21,8 @@ pub struct Record {
     pub addresses: Vec<IpAddr>,
     /// MAC address of the pod's end, where it is not the one that follows from container and interface.
     pub mac: Option<[u8; 6]>,
+    /// The pod may send from addresses that are not its own.
+    pub spoofing: bool,
     /// Namespace and name of the pod. Not kept where there is no room.
     pub pod: Option<(String, String)>,
     /// The path of the pod's network namespace. Not kept where there is no room.
@@ -67,6 +69,9 @@ impl Record {
             }
             push(&mut alias, "m", &text);
         }
+        if self.spoofing {
+            push(&mut alias, "f", "spoofing");
+        }
         if alias.len() > ALIAS_MAX {
             return Err(RecordError::TooLong(alias.len()));
         }
@@ -94,6 +99,7 @@ impl Record {
         }
         let (mut container_id, mut ifname, mut network) = (None, None, None);
         let (mut addresses, mut mac, mut pod, mut netns) = (Vec::new(), None, None, None);
+        let mut spoofing = false;
         for (key, value) in words.filter_map(|word| word.split_once('=')) {
             match key {
                 "c" => container_id = Some(value.to_owned()),
@@ -112,6 +118,7 @@ impl Record {
                         .split_once('/')
                         .map(|(namespace, name)| (namespace.to_owned(), name.to_owned()))
                 }
+                "f" => spoofing = value.split(',').any(|flag| flag == "spoofing"),
                 "s" => netns = Some(value.to_owned()),
                 _ => {}
             }
@@ -123,6 +130,7 @@ impl Record {
             network,
             addresses,
             mac,
+            spoofing,
             pod,
             netns,
         })
@@ -158,6 +166,7 @@ mod tests {
                 "fd00:10:244:1::7".parse().unwrap(),
             ],
             mac: Some([2, 0, 0x5e, 0, 0, 1]),
+            spoofing: false,
             pod: Some(("default".into(), "web-0".into())),
             netns: Some("/var/run/netns/cni-5e1b0c2a-0000-1111-2222-333344445555".into()),
         }
@@ -168,6 +177,12 @@ mod tests {
         let alias = record().encode().unwrap();
         assert!(alias.len() <= 255, "{}", alias.len());
         assert_eq!(Record::decode(&alias), Some(record()));
+        let spoofing = Record {
+            spoofing: true,
+            netns: None,
+            ..record()
+        };
+        assert_eq!(Record::decode(&spoofing.encode().unwrap()), Some(spoofing));
     }
 
     #[test]
@@ -179,6 +194,7 @@ mod tests {
                 "255.255.255.255".parse().unwrap(),
                 "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff".parse().unwrap(),
             ],
+            spoofing: true,
             pod: Some(("n".repeat(63), "p".repeat(253))),
             ..record()
         };

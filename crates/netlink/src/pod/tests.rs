@@ -41,6 +41,7 @@ impl Pair {
 
     fn attach(&mut self, addresses: &[IpAddr]) -> Result<Wired, AttachError> {
         let wiring = Wiring {
+            spoofing: false,
             host_ifname: "mgy6ad2516ced2a",
             host_mac: HOST_MAC,
             ifname: "eth0",

@@ -80,6 +80,7 @@ fn pod(address: &str) -> Endpoint {
         mac: [2, 0, 0, 0, 0, 1],
         host_mac: [2, 0, 0, 0, 0, 2],
         addresses: vec![address.parse().unwrap()],
+        spoofing: false,
         pod: None,
     }
 }
