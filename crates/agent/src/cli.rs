@@ -4,10 +4,15 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
+use dataplane::GroupKind;
 
 /// Margay's node agent: routes to this node's pods, a BGP speaker that announces them, and what a CNI plugin asks.
 #[derive(Debug, Clone, Parser)]
-#[command(name = "margayd", version)]
+#[command(
+    name = "margayd",
+    version,
+    after_help = "`margayd uninstall` removes all that Margay has put into the kernel: see `margayd uninstall --help`."
+)]
 pub struct Cli {
     /// This node's name: the name of its Node object.
     #[arg(long, env = "NODE_NAME", value_name = "NAME")]
@@ -66,6 +71,56 @@ pub struct Cli {
     )]
     pub sysctl_dir: PathBuf,
 
+    /// How learned routes stand in the kernel: pointing at nexthop groups, of one kind or the other, so that one message moves
+    /// all that share one; or each with its next hops in itself, as on a kernel that has no such groups.
+    #[arg(
+        long,
+        env = "MARGAY_NEXTHOP_GROUPS",
+        value_name = "KIND",
+        default_value = "hash"
+    )]
+    pub nexthop_groups: NexthopGroups,
+
+    /// Resilient groups: how many buckets flows are spread over.
+    #[arg(
+        long,
+        env = "MARGAY_RESILIENT_BUCKETS",
+        value_name = "NUMBER",
+        default_value_t = 128,
+        value_parser = clap::value_parser!(u16).range(1..)
+    )]
+    pub resilient_buckets: u16,
+
+    /// Resilient groups: for how many seconds a bucket must see no packet before it may move to another next hop.
+    #[arg(
+        long,
+        env = "MARGAY_RESILIENT_IDLE",
+        value_name = "SECONDS",
+        default_value_t = 120,
+        value_parser = clap::value_parser!(u32).range(1..=86_400)
+    )]
+    pub resilient_idle: u32,
+
+    /// Resilient groups: after how many seconds out of balance buckets move though they are not idle; 0: never.
+    #[arg(
+        long,
+        env = "MARGAY_RESILIENT_UNBALANCED",
+        value_name = "SECONDS",
+        default_value_t = 0,
+        value_parser = clap::value_parser!(u32).range(0..=86_400)
+    )]
+    pub resilient_unbalanced: u32,
+
+    /// What the kernel makes of a flow to choose among equal next hops (net.ipv4 and net.ipv6.fib_multipath_hash_policy).
+    /// As it is set, unless given.
+    #[arg(long, env = "MARGAY_ECMP_HASH", value_name = "POLICY")]
+    pub ecmp_hash: Option<EcmpHash>,
+
+    /// Sets net.ipv4.nexthop_compat_mode to 0: a change of a group then costs the kernel the same however many routes it
+    /// has, but `ip route` shows these by the group's number only, and who listens for routes hears nothing of it.
+    #[arg(long, env = "MARGAY_NEXTHOP_COMPAT_OFF")]
+    pub nexthop_compat_off: bool,
+
     /// Which log lines: a level, or directives such as `info,bgp_net=debug`.
     #[arg(
         long,
@@ -92,4 +147,81 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
+}
+
+/// How learned routes stand in the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum NexthopGroups {
+    /// Pointing at groups that spread flows by regions of their hash.
+    Hash,
+    /// Pointing at groups that spread flows over buckets, and move no flow that need not move.
+    Resilient,
+    /// Each with its next hops in itself.
+    Off,
+}
+
+/// What flows are told apart by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum EcmpHash {
+    /// Addresses: all between two pods takes one way.
+    L3,
+    /// Addresses, protocol and ports: connections between two pods may take different ways.
+    L4,
+    /// Addresses, of the inner packet where it is in a tunnel.
+    Inner,
+}
+
+impl EcmpHash {
+    /// The value of `fib_multipath_hash_policy`.
+    #[must_use]
+    pub fn policy(self) -> &'static str {
+        match self {
+            Self::L3 => "0",
+            Self::L4 => "1",
+            Self::Inner => "2",
+        }
+    }
+}
+
+impl Cli {
+    /// The kind of nexthop groups that routes are to point at; `None` for none.
+    #[must_use]
+    pub fn group_kind(&self) -> Option<GroupKind> {
+        match self.nexthop_groups {
+            NexthopGroups::Off => None,
+            NexthopGroups::Hash => Some(GroupKind::HashThreshold),
+            // The kernel counts in hundredths of a second.
+            NexthopGroups::Resilient => Some(GroupKind::Resilient {
+                buckets: self.resilient_buckets,
+                idle: self.resilient_idle * 100,
+                unbalanced: self.resilient_unbalanced * 100,
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(arguments: &[&str]) -> Result<Cli, String> {
+        let always = ["margayd", "--node-name", "a1", "--config-dir", "/nowhere"];
+        Cli::try_parse_from(always.iter().chain(arguments)).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn groups_are_as_they_are_asked_for() {
+        let kind = |arguments: &[&str]| parse(arguments).unwrap().group_kind();
+        assert_eq!(kind(&[]), Some(GroupKind::HashThreshold));
+        assert_eq!(kind(&["--nexthop-groups", "off"]), None);
+        let resilient = ["--nexthop-groups=resilient", "--resilient-idle=5"];
+        let expected = GroupKind::Resilient {
+            buckets: 128,
+            idle: 500,
+            unbalanced: 0,
+        };
+        assert_eq!(kind(&resilient), Some(expected));
+        let error = parse(&["--resilient-buckets", "0"]).unwrap_err();
+        assert!(error.contains("0 is not in 1..=65535"), "{error}");
+    }
 }

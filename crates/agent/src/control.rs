@@ -144,7 +144,7 @@ fn clocks() -> (Instant, SystemTime) {
 
 /// Two agents would take each other's routes for leftovers. The name is an abstract socket's: there is one in a network
 /// namespace, as there is one kernel table, and the kernel frees it however the agent ends.
-fn alone() -> anyhow::Result<UnixListener> {
+pub(crate) fn alone() -> anyhow::Result<UnixListener> {
     let name = SocketAddr::from_abstract_name("margayd")?;
     UnixListener::bind_addr(&name)
         .context("another margayd runs in this network namespace; a node has one")
@@ -173,7 +173,8 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Err(error) => warn!("pods can't be routed to: {error}"),
     }
 
-    let (fib, inherited, fib_thread) = fib::spawn()?;
+    multipath(&cli);
+    let (fib, inherited, fib_thread) = fib::spawn(cli.group_kind())?;
     if inherited.routes > 0 {
         info!(
             routes = inherited.routes,
@@ -447,6 +448,25 @@ impl Control {
                 self.listen_error = None;
             }
             Err(error) => self.listen_error = Some(error.to_string()),
+        }
+    }
+}
+
+/// What the operator wants of the kernel's choice among equal next hops.
+fn multipath(cli: &Cli) {
+    let mut wanted = Vec::new();
+    if cli.nexthop_compat_off {
+        wanted.push(("net.ipv4.nexthop_compat_mode", "0"));
+    }
+    if let Some(hash) = cli.ecmp_hash {
+        wanted.push(("net.ipv4.fib_multipath_hash_policy", hash.policy()));
+        wanted.push(("net.ipv6.fib_multipath_hash_policy", hash.policy()));
+    }
+    for (name, value) in wanted {
+        match sysctl::set_in(&cli.sysctl_dir, name, value) {
+            Ok(true) => info!("set {name} to {value}"),
+            Ok(false) => {}
+            Err(error) => warn!("{error}"),
         }
     }
 }

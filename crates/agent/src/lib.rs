@@ -13,6 +13,7 @@
 //! | [`server`] | the local API for `margayctl` |
 //! | [`metrics`] | the same for Prometheus |
 //! | [`health`] | whether the agent lives and serves, for the kubelet's probes |
+//! | [`uninstall`] | `margayd uninstall`: takes all of it away again |
 //!
 //! Threads: `main` runs [`control`], [`server`] and [`metrics`] on a current-thread runtime; `margay-fib` and `margay-bgp`
 //! have one each, so that a full table or a slow kernel call delays no keepalive and no answer; the pods' threads are plain
@@ -31,3 +32,4 @@ pub mod pods;
 pub mod server;
 pub mod source;
 mod sys;
+pub mod uninstall;

@@ -261,7 +261,7 @@ fn dataplane(page: &Page, numbers: &Numbers) -> prometheus::Result<()> {
     )?;
     let operations = page.counter(
         "margay_netlink_operations_total",
-        "Changes to the kernel's routes and neighbours by outcome; `lost` counts what others took away.",
+        "Changes to the kernel's routes, neighbours and (`group_*`) nexthop objects by outcome; `lost` counts what others took away.",
         &["outcome"],
     )?;
     page.gauges(
@@ -276,9 +276,17 @@ fn dataplane(page: &Page, numbers: &Numbers) -> prometheus::Result<()> {
         ("deleted", counters.deleted),
         ("failed", counters.failed),
         ("lost", counters.lost),
+        ("group_set", counters.objects_set),
+        ("group_deleted", counters.objects_deleted),
     ] {
         operations.with_label_values(&[outcome]).inc_by(count);
     }
+    let moved = page.counter(
+        "margay_routes_moved_total",
+        "Routes that went elsewhere by a change of their nexthop group, and not each by itself.",
+        &[],
+    )?;
+    moved.with_label_values::<&str>(&[]).inc_by(counters.moved);
     Ok(())
 }
 

@@ -85,6 +85,10 @@ pub struct Target {
     /// Next hops; more than one is equal-cost multipath.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub next_hops: Vec<Hop>,
+    /// The kernel's nexthop group that the route points at (`nhid` in `ip route`); absent where the next hops stand in the
+    /// route itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<u32>,
 }
 
 /// A next hop.

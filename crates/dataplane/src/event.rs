@@ -2,7 +2,7 @@
 
 use ipnet::IpNet;
 
-use crate::{Link, LinkIndex, Neighbour, NeighbourKey, Route, RouteKey};
+use crate::{FibRoute, Link, LinkIndex, Neighbour, NeighbourKey, NexthopId, Object, RouteKey};
 
 /// One change, in the order in which the kernel made them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +19,22 @@ pub enum Event {
     Route(RouteEvent),
     /// A neighbour entry of ours changed; `None` when it is gone or no longer permanent.
     Neighbour(NeighbourKey, Option<Neighbour>),
+    /// A nexthop object changed whose identifier is one of ours, whoever's it is.
+    Object(ObjectEvent),
+}
+
+/// A change of one nexthop object. The kernel does not tell of those that it removes with their link, nor of the groups that
+/// become smaller or go with them, nor of the IPv4 routes that go with a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectEvent {
+    /// Which.
+    pub id: NexthopId,
+    /// Whose (`nh_protocol`).
+    pub protocol: u8,
+    /// It is gone.
+    pub removed: bool,
+    /// What it is now, or was; `None` for a kind that we have no word for.
+    pub object: Option<Object>,
 }
 
 /// A change of one route.
@@ -31,7 +47,7 @@ pub struct RouteEvent {
     /// What happened.
     pub action: RouteAction,
     /// What it is now, or was; `None` for a kind that we have no word for: unreachable, local, …
-    pub route: Option<Route>,
+    pub route: Option<FibRoute>,
 }
 
 /// What happened to a route.

@@ -73,6 +73,10 @@ pub struct Impact {
     /// The kernel may have flushed IPv4 routes through this link (it went down, or lost an address), of which it tells
     /// nothing: dump ours again if [`Reconciler::uses_link`](crate::Reconciler::uses_link) says so.
     pub flushed: Option<LinkIndex>,
+    /// This link lost its carrier: the kernel has removed the nexthop objects through it, and their routes, and tells of
+    /// neither: dump ours again if
+    /// [`Reconciler::has_object_through`](crate::Reconciler::has_object_through) says so.
+    pub lost_carrier: Option<LinkIndex>,
     /// The routes of others to watched addresses may be others than before: ask the kernel again.
     pub underlay: bool,
 }
@@ -99,6 +103,7 @@ impl Links {
                 Impact {
                     changed: carried,
                     flushed: Some(*index),
+                    lost_carrier: None,
                     underlay: carried,
                 }
             }
@@ -114,7 +119,7 @@ impl Links {
                 Impact {
                     changed: news,
                     underlay: news,
-                    flushed: None,
+                    ..Impact::default()
                 }
             }
             Event::AddressRemoved(index, address) => {
@@ -125,6 +130,7 @@ impl Links {
                 Impact {
                     changed: true,
                     flushed: Some(*index),
+                    lost_carrier: None,
                     underlay: true,
                 }
             }
@@ -132,7 +138,7 @@ impl Links {
                 underlay: self.concerns(route),
                 ..Impact::default()
             },
-            Event::Neighbour(..) => Impact::default(),
+            Event::Neighbour(..) | Event::Object(_) => Impact::default(),
         }
     }
 
@@ -140,6 +146,7 @@ impl Links {
         let mut link = link.clone();
         let before = self.links.get_mut(&link.index);
         let went_down = before.as_ref().is_some_and(|before| before.up) && !link.up;
+        let lost_carrier = before.as_ref().is_some_and(|before| before.carrier) && !link.carrier;
         if let Some(before) = before {
             link.addresses = std::mem::take(&mut before.addresses);
             if *before
@@ -158,6 +165,7 @@ impl Links {
         Impact {
             changed: carries,
             flushed: went_down.then_some(index),
+            lost_carrier: lost_carrier.then_some(index),
             underlay: carries,
         }
     }
@@ -225,7 +233,7 @@ mod tests {
             key: RouteKey::main(prefix.parse().unwrap(), 0),
             protocol,
             action,
-            route: Some(Route::unicast([hop])),
+            route: Some(Route::unicast([hop]).into()),
         })
     }
 
@@ -234,6 +242,7 @@ mod tests {
             changed,
             flushed,
             underlay,
+            lost_carrier: _,
         } = links.handle(event);
         assert_eq!(
             changed, underlay,

@@ -1,26 +1,32 @@
 //! Single changes to the kernel, and how they can fail.
 
-use crate::{Neighbour, NeighbourKey, Route, RouteKey, RouteKind};
+use crate::{FibRoute, Neighbour, NeighbourKey, NexthopId, Object, RouteKey, RouteKind};
 
 /// One change. Each is idempotent: what is already as the change would have it counts as done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Op {
+    /// Makes a nexthop object where its identifier must be free: another's object is never touched.
+    AddObject(NexthopId, Object),
+    /// Takes the place of a nexthop object of ours: all routes that point at it change with it.
+    ReplaceObject(NexthopId, Object),
     /// Makes a neighbour entry or takes the place of what is there.
     SetNeighbour(NeighbourKey, Neighbour),
     /// Makes a route where its key must be free: another's route is never touched.
-    AddRoute(RouteKey, Route),
+    AddRoute(RouteKey, FibRoute),
     /// Takes the place of a route of ours without a gap.
-    ReplaceRoute(RouteKey, Route),
+    ReplaceRoute(RouteKey, FibRoute),
     /// Removes a route of ours. Its kind, where known, so that no other one goes.
     DeleteRoute(RouteKey, Option<RouteKind>),
     /// Removes a neighbour entry.
     DeleteNeighbour(NeighbourKey),
+    /// Removes a nexthop object of ours. The kernel removes routes and groups with it that still use it.
+    DeleteObject(NexthopId),
 }
 
 /// Why the kernel does not have what an [`Op`] wanted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OpError {
-    /// Another program's route has this key.
+    /// Another program's route has this key, or another program's nexthop object this identifier.
     #[error("{}", foreign(*protocol))]
     Foreign {
         /// Its `rtm_protocol`, where it could be found out.

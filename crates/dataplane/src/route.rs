@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use smallvec::SmallVec;
 
-use crate::LinkIndex;
+use crate::{LinkIndex, NexthopId};
 
 /// What makes two routes the same one to the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -129,5 +129,55 @@ impl Route {
             RouteKind::Blackhole => self.next_hops.clear(),
         }
         self
+    }
+}
+
+/// A route as it stands in the kernel.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum FibRoute {
+    /// With its next hops in itself.
+    Inline(Route),
+    /// Forwarded to the next hops of a nexthop object (`RTA_NH_ID`).
+    Object(NexthopId),
+}
+
+impl FibRoute {
+    /// What becomes of a packet.
+    pub fn kind(&self) -> RouteKind {
+        match self {
+            Self::Inline(route) => route.kind,
+            Self::Object(_) => RouteKind::Unicast,
+        }
+    }
+
+    /// As [`Route::normal`].
+    #[must_use]
+    pub fn normal(self) -> Self {
+        match self {
+            Self::Inline(route) => Self::Inline(route.normal()),
+            Self::Object(id) => Self::Object(id),
+        }
+    }
+
+    /// The object that it points at.
+    pub fn object(&self) -> Option<NexthopId> {
+        match self {
+            Self::Inline(_) => None,
+            Self::Object(id) => Some(*id),
+        }
+    }
+
+    /// The next hops that stand in the route itself.
+    pub(crate) fn inline(&self) -> Option<&Route> {
+        match self {
+            Self::Inline(route) => Some(route),
+            Self::Object(_) => None,
+        }
+    }
+}
+
+impl From<Route> for FibRoute {
+    fn from(route: Route) -> Self {
+        Self::Inline(route)
     }
 }

@@ -3,8 +3,29 @@
 use std::fmt;
 use std::time::Instant;
 
+use crate::groups::Groups;
+use crate::nexthop::NexthopId;
 use crate::table::{Trouble, View};
-use crate::{Route, RouteKey};
+use crate::{FibRoute, Object, Route, RouteKey};
+
+/// What was done since the start; each only grows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Routes and neighbours added or replaced.
+    pub set: u64,
+    /// Routes and neighbours deleted.
+    pub deleted: u64,
+    /// Operations that failed.
+    pub failed: u64,
+    /// Routes, neighbours and nexthop objects that were as desired until somebody else took or changed them.
+    pub lost: u64,
+    /// Nexthop objects made or changed.
+    pub objects_set: u64,
+    /// Nexthop objects deleted.
+    pub objects_deleted: u64,
+    /// Routes that were moved by a change of their group, and not each by itself.
+    pub moved: u64,
+}
 
 /// One route, desired beside actual.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,8 +34,10 @@ pub struct RouteStatus {
     pub key: RouteKey,
     /// What should be; `None` for a leftover.
     pub desired: Option<Route>,
-    /// What the kernel has of ours, as far as we know.
+    /// What the kernel has of ours, as far as we know; where that points at a nexthop object, with what the object says.
     pub actual: Option<Route>,
+    /// The nexthop object that the kernel's route points at.
+    pub object: Option<NexthopId>,
     /// How they compare.
     pub state: RouteState,
     /// Why it is not as it should be: the last failure, who holds the key, or that it is lost again and again.
@@ -79,29 +102,80 @@ impl Summary {
     }
 }
 
-pub(crate) fn route(view: &View<'_, RouteKey, Route>) -> RouteStatus {
+pub(crate) fn route(view: &View<'_, RouteKey, FibRoute>, groups: &Groups) -> RouteStatus {
     RouteStatus {
         key: view.key,
-        desired: view.desired.cloned(),
-        actual: view.actual.cloned(),
-        state: state(view),
-        reason: reason(view.trouble),
+        desired: desired(view, groups),
+        actual: actual(view, groups),
+        object: view.actual.and_then(FibRoute::object),
+        state: state(view, groups),
+        reason: reason(view.trouble).or_else(|| objects_reason(view, groups)),
         failures: view.trouble.map_or(0, |trouble| trouble.failures),
         retry_at: view.trouble.and_then(|trouble| trouble.retry_at),
     }
 }
 
-pub(crate) fn state<K, V: Eq>(view: &View<'_, K, V>) -> RouteState {
+/// A route that nothing is known of yet but that it should be.
+pub(crate) fn pending(key: RouteKey, groups: &Groups) -> Option<RouteStatus> {
+    Some(RouteStatus {
+        key,
+        desired: Some(Route::unicast(groups.pending(&key)?.iter().copied())),
+        actual: None,
+        object: None,
+        state: RouteState::Missing,
+        reason: None,
+        failures: 0,
+        retry_at: None,
+    })
+}
+
+fn desired(view: &View<'_, RouteKey, FibRoute>, groups: &Groups) -> Option<Route> {
+    if let Some(hops) = groups.pending(&view.key) {
+        return Some(Route::unicast(hops.iter().copied()));
+    }
+    match view.desired? {
+        FibRoute::Inline(route) => Some(route.clone()),
+        FibRoute::Object(id) => Some(Route::unicast(groups.hops_of(*id)?.iter().copied())),
+    }
+}
+
+fn actual(view: &View<'_, RouteKey, FibRoute>, groups: &Groups) -> Option<Route> {
+    match view.actual? {
+        FibRoute::Inline(route) => Some(route.clone()),
+        FibRoute::Object(id) => Some(Route::unicast(groups.actual_hops(*id)?)),
+    }
+}
+
+pub(crate) fn state(view: &View<'_, RouteKey, FibRoute>, groups: &Groups) -> RouteState {
     let foreign = view
         .trouble
         .is_some_and(|trouble| trouble.holder().is_some());
+    let pending = groups.pending(&view.key).is_some();
+    let is_right = |route: &FibRoute| route.object().is_none_or(|id| groups.is_right(id));
     match (view.desired, view.actual) {
-        (None, _) => RouteState::Leftover,
-        (Some(desired), Some(actual)) if desired == actual => RouteState::Ok,
-        (Some(_), _) if foreign => RouteState::Foreign,
-        (Some(_), Some(_)) => RouteState::Wrong,
-        (Some(_), None) => RouteState::Missing,
+        (None, _) if !pending => RouteState::Leftover,
+        (Some(desired), Some(actual)) if desired == actual && !pending && is_right(actual) => {
+            RouteState::Ok
+        }
+        // What matters is where packets go, not how it is written.
+        (_, Some(_)) if desired(view, groups) == actual(view, groups) => RouteState::Ok,
+        (_, _) if foreign => RouteState::Foreign,
+        (_, Some(_)) => RouteState::Wrong,
+        (_, None) => RouteState::Missing,
     }
+}
+
+/// Why the object that a route is to point at is not as it should be.
+fn objects_reason(view: &View<'_, RouteKey, FibRoute>, groups: &Groups) -> Option<String> {
+    let id = view.desired?.object()?;
+    let group = groups.groups.view(id)?;
+    let members = match group.desired {
+        Some(Object::Group(group)) => &group.members[..],
+        _ => &[],
+    };
+    let members = members.iter().filter_map(|id| groups.hops.view(*id));
+    let members = members.filter_map(|view| reason(view.trouble));
+    reason(group.trouble).or_else(|| members.into_iter().next())
 }
 
 pub(crate) fn reason(trouble: Option<&Trouble>) -> Option<String> {

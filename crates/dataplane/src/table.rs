@@ -2,40 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::Hash;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::OpError;
+pub(crate) use crate::entry::Step;
+use crate::entry::{Actual, Entry, Need};
 use crate::pause::{self, Losses};
 use crate::slots::{Slot, Slots};
 
-/// What the kernel has under a key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Actual<V> {
-    /// Nothing of ours.
-    Absent,
-    /// What is desired; the common case costs no second copy.
-    Desired,
-    /// Something else.
-    Other(Box<V>),
-    /// The reply to our last change was lost: maybe its value, maybe the one before, maybe nothing.
-    Unknown,
-}
-
-#[derive(Debug)]
-struct Entry<V> {
-    desired: Option<V>,
-    actual: Actual<V>,
-    /// The key stands in one of the queues.
-    queued: bool,
-    /// A step was given out whose outcome is not known yet.
-    on_the_way: bool,
-    /// Somebody else took or changed it, which is not counted yet.
-    lost: bool,
-    /// Seen by the dump that is being loaded.
-    seen: bool,
-    /// Nobody has ever desired it since we started: a predecessor's, until the sweep.
-    inherited: bool,
-}
+/// How long until something is looked at again that may not be deleted yet.
+const NOT_YET: Duration = Duration::from_millis(100);
 
 /// Why a key is not as it should be, and when it is tried again.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -62,24 +38,6 @@ impl Trouble {
     }
 }
 
-/// What a key needs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Step<V> {
-    /// There is nothing.
-    Add(V),
-    /// There is something else.
-    Replace(V),
-    /// There is something that should not be: this, where known.
-    Delete(Option<V>),
-}
-
-/// Which queue a key belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Need {
-    Upsert,
-    Delete,
-}
-
 /// A key as the operator sees it.
 #[derive(Debug, Clone)]
 pub(crate) struct View<'a, K, V> {
@@ -99,6 +57,8 @@ pub(crate) struct Table<K, V> {
     deletes: VecDeque<Slot>,
     /// What steps were given out for, in order.
     on_the_way: VecDeque<Slot>,
+    /// What waits for something else to be there first.
+    parked: Vec<Slot>,
     /// Only what fails or conflicts has an entry here, so that all else stays small.
     troubles: BTreeMap<Slot, Trouble>,
     retries: BTreeSet<(Instant, Slot)>,
@@ -114,6 +74,7 @@ impl<K: Copy + Eq + Hash, V: Clone + Eq> Table<K, V> {
             upserts: VecDeque::new(),
             deletes: VecDeque::new(),
             on_the_way: VecDeque::new(),
+            parked: Vec::new(),
             troubles: BTreeMap::new(),
             retries: BTreeSet::new(),
             losses: Losses::default(),
@@ -292,9 +253,33 @@ impl<K: Copy + Eq + Hash, V: Clone + Eq> Table<K, V> {
         self.upserts.is_empty() && self.deletes.is_empty()
     }
 
-    /// The next addition or replacement.
-    pub(crate) fn next_upsert(&mut self, now: Instant) -> Option<(K, Step<V>)> {
+    /// Whether keys wait for their deletion.
+    pub(crate) fn has_deletions(&self) -> bool {
+        !self.deletes.is_empty()
+    }
+
+    /// Whether all that waits for its deletion may go.
+    pub(crate) fn may_all_go(&self, may_go: impl Fn(&K) -> bool) -> bool {
+        let mut slots = self.deletes.iter();
+        slots.all(|slot| may_go(&self.entries.key(*slot)))
+    }
+
+    /// The next addition or replacement. What can't be yet, because something else must be there first, waits until
+    /// [`unpark`](Self::unpark).
+    pub(crate) fn next_upsert(
+        &mut self,
+        now: Instant,
+        can_be: impl Fn(&V) -> bool,
+    ) -> Option<(K, Step<V>)> {
         while let Some(slot) = self.upserts.pop_front() {
+            if self.entries[slot]
+                .desired
+                .as_ref()
+                .is_some_and(|value| !can_be(value))
+            {
+                self.park(slot);
+                continue;
+            }
             match self.take_step(slot, now) {
                 Some(Step::Delete(_)) => self.requeue(slot, Need::Delete),
                 Some(step) => return Some(self.give_out(slot, step)),
@@ -304,9 +289,35 @@ impl<K: Copy + Eq + Hash, V: Clone + Eq> Table<K, V> {
         None
     }
 
-    /// The next deletion.
-    pub(crate) fn next_delete(&mut self, now: Instant) -> Option<(K, Step<V>)> {
+    fn park(&mut self, slot: Slot) {
+        let entry = &mut self.entries[slot];
+        entry.queued = false;
+        if !std::mem::replace(&mut entry.parked, true) {
+            self.parked.push(slot);
+        }
+    }
+
+    /// What others waited for may be there.
+    pub(crate) fn unpark(&mut self) {
+        for slot in std::mem::take(&mut self.parked) {
+            self.entries[slot].parked = false;
+            self.mark(slot);
+        }
+    }
+
+    /// The next deletion. What may not go yet is looked at again in a moment.
+    pub(crate) fn next_delete(
+        &mut self,
+        now: Instant,
+        may_go: impl Fn(&K) -> bool,
+    ) -> Option<(K, Step<V>)> {
         while let Some(slot) = self.deletes.pop_front() {
+            if self.entries[slot].desired.is_none() && !may_go(&self.entries.key(slot)) {
+                self.entries[slot].queued = false;
+                self.troubles.entry(slot).or_default();
+                self.retry_at(slot, now + NOT_YET);
+                continue;
+            }
             match self.take_step(slot, now) {
                 Some(step @ Step::Delete(_)) => return Some(self.give_out(slot, step)),
                 Some(_) => self.requeue(slot, Need::Upsert),
@@ -445,6 +456,7 @@ impl<K: Copy + Eq + Hash, V: Clone + Eq> Table<K, V> {
         let entry = &mut self.entries[slot];
         match entry.need(self.sweep, foreign) {
             None => self.forget_if_empty(slot),
+            Some(Need::Upsert) if entry.parked => {}
             Some(_) if waits || std::mem::replace(&mut entry.queued, true) => {}
             Some(Need::Upsert) => self.upserts.push_back(slot),
             Some(Need::Delete) => self.deletes.push_back(slot),
@@ -459,7 +471,7 @@ impl<K: Copy + Eq + Hash, V: Clone + Eq> Table<K, V> {
 
     fn forget_if_empty(&mut self, slot: Slot) {
         let entry = &self.entries[slot];
-        let referred_to = entry.queued || entry.on_the_way;
+        let referred_to = entry.queued || entry.on_the_way || entry.parked;
         if entry.desired.is_none() && entry.actual == Actual::Absent && !referred_to {
             self.clear_trouble(slot);
             self.losses.forget(slot);
@@ -505,63 +517,25 @@ impl<K: Copy + Eq + Hash, V: Clone + Eq> Table<K, V> {
         }
     }
 
+    /// What should stand under a key.
+    pub(crate) fn desired(&self, key: &K) -> Option<&V> {
+        self.entries[self.entries.find(key)?].desired.as_ref()
+    }
+
+    /// Whether the kernel has under a key what should stand there, and that is something.
+    pub(crate) fn is_right(&self, key: K) -> bool {
+        let entry = self.entries.find(&key).map(|slot| &self.entries[slot]);
+        entry.is_some_and(|entry| entry.actual == Actual::Desired)
+    }
+
+    /// Whether there are keys of which we don't know what the kernel has.
+    pub(crate) fn has_unknown(&self) -> bool {
+        let unknown = |(_, _, entry): (Slot, &K, &Entry<V>)| entry.actual == Actual::Unknown;
+        self.entries.iter().any(unknown)
+    }
+
     /// What the kernel has of ours under a key, as far as we know.
     pub(crate) fn actual(&self, key: K) -> Option<&V> {
         self.view(key).and_then(|view| view.actual)
-    }
-}
-
-impl<V: Clone + Eq> Entry<V> {
-    fn new() -> Self {
-        Self {
-            desired: None,
-            actual: Actual::Absent,
-            queued: false,
-            on_the_way: false,
-            lost: false,
-            seen: false,
-            inherited: false,
-        }
-    }
-
-    /// What nobody has desired yet.
-    fn inherited() -> Self {
-        Self {
-            inherited: true,
-            ..Self::new()
-        }
-    }
-
-    /// What the key needs now.
-    fn need(&self, sweep: bool, foreign: bool) -> Option<Need> {
-        match (&self.desired, &self.actual) {
-            (_, Actual::Desired) | (None, Actual::Absent) => None,
-            // A predecessor's stays until we know all that is desired.
-            (None, _) => (sweep || !self.inherited).then_some(Need::Delete),
-            (Some(_), _) => (!foreign).then_some(Need::Upsert),
-        }
-    }
-
-    /// The step that meets a need.
-    fn step(&self, need: Need) -> Step<V> {
-        match (need, &self.desired, &self.actual) {
-            (Need::Upsert, Some(value), Actual::Absent | Actual::Desired) => {
-                Step::Add(value.clone())
-            }
-            (Need::Upsert, Some(value), Actual::Other(_) | Actual::Unknown) => {
-                Step::Replace(value.clone())
-            }
-            (_, _, Actual::Other(value)) => Step::Delete(Some((**value).clone())),
-            (_, _, _) => Step::Delete(None),
-        }
-    }
-
-    /// An actual value as seen from the desired one.
-    fn relate(&self, actual: Option<V>) -> Actual<V> {
-        match actual {
-            None => Actual::Absent,
-            actual if actual == self.desired => Actual::Desired,
-            Some(actual) => Actual::Other(Box::new(actual)),
-        }
     }
 }

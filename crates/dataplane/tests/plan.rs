@@ -3,252 +3,13 @@
 
 mod model;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use dataplane::{
-    Desired, Event, Neighbour, NeighbourKey, NextHop, Op, OpError, ROUTE_PROTOCOL, Reconciler,
-    Route, RouteAction, RouteEvent, RouteKey, RouteState, plan,
-};
-use ipnet::IpNet;
+use dataplane::{Event, FibRoute, NextHop, Op, ROUTE_PROTOCOL, Route, RouteKey, RouteState, plan};
 use model::Kernel;
-use proptest::collection::{btree_map, vec};
+use model::world::{Happening, World, assert_in_order, happening, state};
+use proptest::collection::vec;
 use proptest::prelude::*;
-
-/// Few keys and few values, so that they meet.
-fn key() -> impl Strategy<Value = RouteKey> {
-    let prefix = prop_oneof![
-        (0u8..6).prop_map(|n| IpNet::new([10, 0, 0, n].into(), 32).unwrap()),
-        (0u8..3).prop_map(|n| IpNet::new([10, n, 0, 0].into(), 16).unwrap()),
-        (0u16..3).prop_map(|n| IpNet::new([0x2001, 0xdb8, n, 0, 0, 0, 0, 0].into(), 48).unwrap()),
-    ];
-    (prefix, prop_oneof![Just(0u32), Just(20)])
-        .prop_map(|(prefix, priority)| RouteKey::main(prefix, priority))
-}
-
-fn route() -> impl Strategy<Value = Route> {
-    let hop = (1u8..4, 1u32..3).prop_map(|(n, link)| NextHop {
-        via: Some([192, 0, 2, n].into()),
-        link,
-        onlink: false,
-    });
-    prop_oneof![1 => Just(Route::blackhole()), 4 => vec(hop, 1..4).prop_map(Route::unicast)]
-}
-
-fn neighbour() -> impl Strategy<Value = (NeighbourKey, Neighbour)> {
-    (1u32..3, 0u8..4, 0u8..3).prop_map(|(link, n, mac)| {
-        (
-            NeighbourKey {
-                link,
-                address: [10, 0, 0, n].into(),
-            },
-            Neighbour {
-                mac: [2, 0, 0, 0, 0, mac],
-            },
-        )
-    })
-}
-
-prop_compose! {
-    fn state()(routes in btree_map(key(), route(), 0..12), neighbours in vec(neighbour(), 0..6)) -> Desired {
-        Desired { routes, neighbours: neighbours.into_iter().collect() }
-    }
-}
-
-/// One thing that happens.
-#[derive(Debug, Clone)]
-enum Happening {
-    Want(RouteKey, Option<Route>),
-    WantNeighbour((NeighbourKey, Neighbour), bool),
-    /// Another hand in the kernel, which may write under our protocol number; its event may get lost.
-    Meddle {
-        key: RouteKey,
-        route: Option<Route>,
-        protocol: u8,
-        told: bool,
-    },
-    /// Plans and applies up to so many operations; those whose bit is set meet a fault.
-    Work {
-        max: usize,
-        faults: u32,
-    },
-    Dump,
-    Sweep,
-}
-
-fn happening() -> impl Strategy<Value = Happening> {
-    let protocol = prop_oneof![Just(ROUTE_PROTOCOL), Just(4u8)];
-    prop_oneof![
-        4 => (key(), proptest::option::of(route())).prop_map(|(key, route)| Happening::Want(key, route)),
-        2 => (neighbour(), any::<bool>()).prop_map(|(it, wanted)| Happening::WantNeighbour(it, wanted)),
-        3 => (key(), proptest::option::of(route()), protocol, any::<bool>())
-            .prop_map(|(key, route, protocol, told)| Happening::Meddle { key, route, protocol, told }),
-        4 => (0usize..8, any::<u32>()).prop_map(|(max, faults)| Happening::Work { max, faults }),
-        1 => Just(Happening::Dump),
-        1 => Just(Happening::Sweep),
-    ]
-}
-
-/// A reconciler with its kernel, and what it was told to reach.
-struct World {
-    reconciler: Reconciler,
-    kernel: Kernel,
-    desired: Desired,
-    now: Instant,
-}
-
-impl World {
-    fn new(kernel: Kernel) -> Self {
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "a start for the test's own clock"
-        )]
-        let now = Instant::now();
-        Self {
-            reconciler: Reconciler::new(7),
-            kernel,
-            desired: Desired::default(),
-            now,
-        }
-    }
-
-    fn happen(&mut self, happening: Happening) {
-        match happening {
-            Happening::Want(key, route) => self.want(key, route),
-            Happening::WantNeighbour((key, neighbour), wanted) => {
-                let neighbour = wanted.then_some(neighbour);
-                self.reconciler.set_neighbour(key, neighbour);
-                match neighbour {
-                    Some(neighbour) => self.desired.neighbours.insert(key, neighbour),
-                    None => self.desired.neighbours.remove(&key),
-                };
-            }
-            Happening::Meddle {
-                key,
-                route,
-                protocol,
-                told,
-            } => self.meddle(key, route, protocol, told),
-            Happening::Work { max, faults } => {
-                self.work(max, faults);
-            }
-            Happening::Dump => self.dump(),
-            Happening::Sweep => self.reconciler.sweep(),
-        }
-    }
-
-    fn want(&mut self, key: RouteKey, route: Option<Route>) {
-        self.reconciler.set_route(key, route.clone());
-        match route {
-            Some(route) => self.desired.routes.insert(key, route),
-            None => self.desired.routes.remove(&key),
-        };
-    }
-
-    fn meddle(&mut self, key: RouteKey, route: Option<Route>, protocol: u8, told: bool) {
-        let before = self.kernel.routes.get(&key).cloned();
-        let event = match (route, before) {
-            (Some(route), before) => {
-                self.kernel.routes.insert(key, (protocol, route.clone()));
-                let action = if before.is_some() {
-                    RouteAction::Replaced
-                } else {
-                    RouteAction::Added
-                };
-                RouteEvent {
-                    key,
-                    protocol,
-                    action,
-                    route: Some(route),
-                }
-            }
-            (None, Some((protocol, route))) => {
-                self.kernel.routes.remove(&key);
-                RouteEvent {
-                    key,
-                    protocol,
-                    action: RouteAction::Removed,
-                    route: Some(route),
-                }
-            }
-            (None, None) => return,
-        };
-        if told {
-            self.reconciler.handle(&Event::Route(event));
-        }
-    }
-
-    /// Faults: a refusal, or a lost reply with the operation done or not done.
-    fn work(&mut self, max: usize, faults: u32) -> usize {
-        let ops = self.reconciler.plan(max, self.now);
-        assert!(ops.len() <= max);
-        assert_in_order(&ops);
-        for (index, op) in ops.iter().enumerate() {
-            let fault = faults
-                .checked_shr(3 * u32::try_from(index).unwrap())
-                .unwrap_or(0)
-                & 7;
-            let lost = || Err(OpError::Unknown("no answer".into()));
-            let result = match fault {
-                1 => Err(OpError::Refused {
-                    errno: 100,
-                    reason: "Network is down".into(),
-                }),
-                2 => lost(),
-                3 => self.kernel.apply(op).and_then(|()| lost()),
-                _ => self.kernel.apply(op),
-            };
-            self.reconciler.applied(op, result, self.now);
-        }
-        ops.len()
-    }
-
-    fn dump(&mut self) {
-        let ours = self.kernel.ours();
-        self.reconciler.load(
-            ours.routes
-                .into_iter()
-                .map(|(key, route)| (key, Some(route))),
-            ours.neighbours,
-        );
-    }
-
-    /// All is known, and no more faults: how many operations succeed until there is nothing left to do?
-    fn settle(&mut self) -> usize {
-        let mut count = 0;
-        // What another program holds is tried again for ever; all else has had its turn after so many pauses.
-        let mut idle = 0;
-        self.reconciler.sweep();
-        self.dump();
-        while idle < 100 {
-            let before = self.reconciler.counters();
-            self.work(3, 0);
-            let after = self.reconciler.counters();
-            let done = after.set + after.deleted - before.set - before.deleted;
-            count += usize::try_from(done).unwrap();
-            idle = if done == 0 { idle + 1 } else { 0 };
-            if let (0, Some((at, _))) = (done, self.reconciler.poll_timeout()) {
-                self.now = at.max(self.now);
-            }
-            assert!(
-                count < 1000,
-                "it never comes to rest: {:?}",
-                self.reconciler
-            );
-        }
-        count
-    }
-}
-
-/// Neighbours, then routes that are added or replaced, then routes that go, then neighbours that go.
-fn assert_in_order(ops: &[Op]) {
-    let rank = |op: &Op| match op {
-        Op::SetNeighbour(..) => 0,
-        Op::AddRoute(..) | Op::ReplaceRoute(..) => 1,
-        Op::DeleteRoute(..) => 2,
-        Op::DeleteNeighbour(_) => 3,
-    };
-    assert!(ops.is_sorted_by_key(rank), "{ops:?}");
-}
 
 proptest! {
     #[test]
@@ -292,7 +53,7 @@ proptest! {
         let mut world = World::new(Kernel::of(&a));
         world.dump();
         for (key, route) in &b.routes {
-            world.want(*key, Some(route.clone()));
+            world.want(*key, route_of(route));
         }
         for (key, neighbour) in &b.neighbours {
             world.happen(Happening::WantNeighbour((*key, *neighbour), true));
@@ -314,7 +75,9 @@ proptest! {
             world.happen(happening);
         }
         world.settle();
-        let Desired { mut routes, neighbours } = world.desired.clone();
+        let neighbours = world.neighbours.clone();
+        let mut routes: std::collections::BTreeMap<_, FibRoute> =
+            world.desired.clone().into_iter().map(|(key, route)| (key, route.into())).collect();
         routes.retain(|key, _| world.kernel.routes.get(key).is_none_or(|(protocol, _)| *protocol == ROUTE_PROTOCOL));
         let ours = world.kernel.ours();
         prop_assert_eq!(&ours.routes, &routes);
@@ -324,7 +87,7 @@ proptest! {
             let foreign = world.kernel.routes.get(&status.key).is_some_and(|(protocol, _)| *protocol != ROUTE_PROTOCOL);
             let state = if foreign { RouteState::Foreign } else { RouteState::Ok };
             prop_assert_eq!(status.state, state, "{:?}", status);
-            prop_assert_eq!(status.desired.as_ref(), world.desired.routes.get(&status.key));
+            prop_assert_eq!(status.desired.as_ref(), world.desired.get(&status.key));
         }
     }
 
@@ -349,7 +112,7 @@ proptest! {
         prop_assert_eq!(world.reconciler.plan(100, world.now), vec![], "nothing before the dump");
         world.dump();
         for (key, route) in &wanted.routes {
-            world.want(*key, Some(route.clone()));
+            world.want(*key, route_of(route));
         }
         while world.work(5, 0) > 0 {}
         for key in start.routes.keys().chain(wanted.routes.keys()) {
@@ -470,7 +233,7 @@ fn what_somebody_keeps_removing_comes_back_ever_later() {
     world
         .reconciler
         .handle(&Event::AddressAdded(1, "192.0.2.1/24".parse().unwrap()));
-    world.meddle(key, Some(Route::blackhole()), 4, true);
+    world.meddle(key, Some(Route::blackhole().into()), 4, true);
     world.meddle(key, None, 4, true);
     assert!(world.work(10, 0) == 0 && status.retry_at.is_some());
 
@@ -515,4 +278,11 @@ fn what_stays_put_is_forgiven() {
     }
     world.meddle(key, None, ROUTE_PROTOCOL, true);
     assert_eq!(world.work(10, 0), 0);
+}
+
+fn route_of(route: &FibRoute) -> Option<Route> {
+    match route {
+        FibRoute::Inline(route) => Some(route.clone()),
+        FibRoute::Object(_) => None,
+    }
 }

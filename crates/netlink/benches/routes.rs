@@ -1,5 +1,6 @@
-//! 100,000 routes into the kernel and out of it: a bare loop of batches, the reconciler, the driver that also listens to
-//! events, and `ip -batch`, in one run. Needs CAP_SYS_ADMIN, for network namespaces of its own.
+//! 100,000 routes into the kernel and out of it: a bare loop of batches, the reconciler with next hops in the routes and with
+//! groups, the driver that also listens to events, and `ip -batch`, in one run. Then the move of all routes to another ToR,
+//! and a dump beside a million routes of somebody else. Needs CAP_SYS_ADMIN, for network namespaces of its own.
 //!
 //! `cargo bench -p netlink --bench routes [-- ROUTES]`
 #![expect(
@@ -15,14 +16,14 @@ use std::net::Ipv4Addr;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use dataplane::{NextHop, ROUTE_PROTOCOL, Reconciler, Route, RouteKey};
+use dataplane::{GroupKind, NextHop, ROUTE_PROTOCOL, Reconciler, Route, RouteKey};
 use ipnet::Ipv4Net;
 use netlink::packet::route::{
     RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
 use netlink::packet::{AddressFamily, RouteNetlinkMessage};
 use netlink::setup::{self, VethEnd};
-use netlink::{Driver, Socket, kernel, netns};
+use netlink::{Driver, Request, Socket, kernel, netns, sysctl};
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage,
 };
@@ -46,9 +47,14 @@ fn main() {
         .skip(1)
         .find_map(|argument| argument.parse().ok())
         .unwrap_or(100_000);
-    let ways: [(&str, Way); 4] = [
+    // One process for one number: what it has needed at most is its own.
+    if std::env::args().any(|argument| argument == FILTERED) {
+        return filtered_dump();
+    }
+    let ways: [(&str, Way); 5] = [
         ("bare loop", bare),
-        ("reconciler", reconciler),
+        ("inline", |count, link| reconciler(count, link, None)),
+        ("groups", |count, link| reconciler(count, link, GROUPS)),
         ("driver", driver),
         ("ip -batch", ip_batch),
     ];
@@ -77,6 +83,134 @@ fn main() {
     );
     println!("dump of ours into a reconciler that has them: {load:.1?}");
     println!("memory of a reconciler: {} octets a route", memory(count));
+    failovers();
+    foreign();
+}
+
+/// What routes point at where they point at groups.
+const GROUPS: Option<GroupKind> = Some(GroupKind::HashThreshold);
+/// Has this program be the child that dumps.
+const FILTERED: &str = "--filtered-dump";
+/// How many routes move to the other ToR.
+const MOVING: u32 = 10_000;
+/// How many routes somebody else has.
+const FOREIGN: u32 = 1_000_000;
+
+/// All routes of a node go to the other ToR: each by itself, and by their group.
+fn failovers() {
+    println!("\n{MOVING} routes move to the other ToR, medians of {RUNS} runs, processor time:");
+    let ways: [(&str, Option<GroupKind>, &str); 3] = [
+        ("each by itself", None, "1"),
+        ("group, nexthop_compat_mode 1", GROUPS, "1"),
+        ("group, nexthop_compat_mode 0", GROUPS, "0"),
+    ];
+    for (name, groups, compat) in ways {
+        let run = || {
+            in_fresh_netns(|link| {
+                sysctl::set("net.ipv4.nexthop_compat_mode", compat).unwrap();
+                failover(link, groups)
+            })
+        };
+        let runs: Vec<_> = (0..RUNS).map(|_| run()).collect();
+        let median = |of: fn(&(Duration, Duration, u64)) -> Duration| {
+            let mut all: Vec<_> = runs.iter().map(of).collect();
+            all.sort_unstable();
+            all[RUNS / 2]
+        };
+        println!(
+            "  {name:30} {:>8.3} ms in the kernel, {:>6.2} ms to say so, {} operations",
+            median(|run| run.0).as_secs_f64() * 1e3,
+            median(|run| run.1).as_secs_f64() * 1e3,
+            runs[0].2
+        );
+    }
+}
+
+/// Time to have the kernel do it, time until it was asked, and how many operations that took.
+fn failover(link: u32, groups: Option<GroupKind>) -> (Duration, Duration, u64) {
+    let mut socket = Socket::open().unwrap();
+    let mut reconciler = Reconciler::new(1);
+    reconciler.use_groups(groups);
+    reconciler.load([], []);
+    let now = Instant::now();
+    want(&mut reconciler, MOVING, link, 0);
+    // Its object is there already: the other ToR has routes of its own.
+    let other = NextHop {
+        via: Some(gateway(1).into()),
+        link,
+        onlink: false,
+    };
+    let key = RouteKey::main("10.200.0.0/16".parse().unwrap(), 0);
+    reconciler.set_route(key, Some(Route::unicast([other])));
+    settle(&mut reconciler, &mut socket, now);
+    let mut ops = Vec::new();
+    let said = timed(|| {
+        want(&mut reconciler, MOVING, link, 1);
+        ops = reconciler.plan(usize::MAX, now);
+    });
+    let mut results = Vec::new();
+    let done = timed(|| results = kernel::apply(&mut socket, &ops));
+    assert!(results.iter().all(Result::is_ok));
+    (done, said, ops.len() as u64)
+}
+
+fn settle(reconciler: &mut Reconciler, socket: &mut Socket, now: Instant) {
+    while reconciler.has_work() {
+        let ops = reconciler.plan(TURN, now);
+        for (op, result) in ops.iter().zip(kernel::apply(socket, &ops)) {
+            result.as_ref().unwrap();
+            reconciler.applied(op, result, now);
+        }
+    }
+}
+
+/// A million routes of somebody else, and a dump of ours, of which there are none, in a process of its own.
+fn foreign() {
+    println!("\ndump of ours beside {FOREIGN} routes of somebody else, medians of {RUNS} runs:");
+    in_fresh_netns(|link| {
+        let mut socket = Socket::open().unwrap();
+        let request = |n| {
+            let mut message = bare_message(n, link, 0);
+            if let RouteNetlinkMessage::NewRoute(route) = &mut message {
+                route.header.protocol = RouteProtocol::Other(200);
+            }
+            Request::create(message)
+        };
+        let results = socket.request_batch((0..FOREIGN).map(request));
+        assert!(results.iter().all(Result::is_ok));
+        let program = std::env::current_exe().unwrap();
+        let mut runs: Vec<(Duration, u64)> = (0..RUNS)
+            .map(|_| {
+                let output = Command::new(&program).arg(FILTERED).output().unwrap();
+                let text = String::from_utf8(output.stdout).unwrap();
+                let (micros, kib) = text.trim().split_once(' ').unwrap();
+                (
+                    Duration::from_micros(micros.parse().unwrap()),
+                    kib.parse().unwrap(),
+                )
+            })
+            .collect();
+        runs.sort_unstable();
+        let (took, kib) = runs[RUNS / 2];
+        println!(
+            "  {:.1} ms; the process needed {:.1} MiB at most",
+            took.as_secs_f64() * 1e3,
+            kib as f64 / 1024.0
+        );
+    });
+}
+
+/// Prints the processor time of one dump in microseconds, and the most resident memory that this process has had, in KiB.
+fn filtered_dump() {
+    let mut socket = Socket::open().unwrap();
+    let took = timed(|| {
+        let routes = kernel::dump_routes(&mut socket, ROUTE_PROTOCOL).unwrap();
+        assert_eq!(routes.len(), 0);
+    });
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let peak = peak.unwrap().trim().trim_end_matches(" kB");
+    println!("{} {peak}", took.as_micros());
 }
 
 /// The medians of each column.
@@ -212,28 +346,23 @@ fn want(reconciler: &mut Reconciler, count: u32, link: u32, phase: usize) {
 }
 
 /// From the wish for every route to the kernel's answer for every route.
-fn reconciler(count: u32, link: u32) -> [Duration; 3] {
+fn reconciler(count: u32, link: u32, groups: Option<GroupKind>) -> [Duration; 3] {
     let mut socket = Socket::open().unwrap();
     let mut reconciler = Reconciler::new(1);
+    reconciler.use_groups(groups);
     reconciler.load([], []);
     std::array::from_fn(|phase| {
         timed(|| {
             want(&mut reconciler, count, link, phase);
-            let now = Instant::now();
-            while reconciler.has_work() {
-                let ops = reconciler.plan(TURN, now);
-                for (op, result) in ops.iter().zip(kernel::apply(&mut socket, &ops)) {
-                    result.as_ref().unwrap();
-                    reconciler.applied(op, result, now);
-                }
-            }
+            settle(&mut reconciler, &mut socket, Instant::now());
         })
     })
 }
 
-/// The same with a monitor that hears of every change, and is read.
+/// The same, with groups, and a monitor that hears of every change, and is read.
 fn driver(count: u32, link: u32) -> [Duration; 3] {
     let mut driver = Driver::open(1).unwrap();
+    assert!(driver.use_groups(GroupKind::HashThreshold).unwrap());
     driver.read().unwrap();
     std::array::from_fn(|phase| {
         timed(|| {

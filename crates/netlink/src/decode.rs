@@ -6,7 +6,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use dataplane::{
-    Link, LinkIndex, Neighbour, NeighbourKey, NextHop, Route, RouteKey, RouteKind, TunnelParameters,
+    FibRoute, Link, LinkIndex, Neighbour, NeighbourKey, NextHop, NexthopId, Route, RouteKey,
+    RouteKind, TunnelParameters,
 };
 use ipnet::IpNet;
 use smallvec::SmallVec;
@@ -15,6 +16,8 @@ use crate::frame;
 
 /// `RTA_VIA`, which `libc` lacks.
 const RTA_VIA: u16 = 18;
+/// `RTA_NH_ID`, which `libc` lacks.
+const RTA_NH_ID: u16 = 30;
 /// `RTNH_F_ONLINK`.
 const RTNH_F_ONLINK: u8 = 4;
 /// `NDA_PROTOCOL`: who made a neighbour entry.
@@ -39,11 +42,11 @@ const INHERITS_CLASS: u32 = 6;
 const IFLA_IFALIAS: u16 = 20;
 
 /// The attributes of a message whose family header is `header` octets long; a broken tail is ignored.
-fn attributes(payload: &[u8], header: usize) -> impl Iterator<Item = (u16, &[u8])> {
+pub(crate) fn attributes(payload: &[u8], header: usize) -> impl Iterator<Item = (u16, &[u8])> {
     frame::attributes(payload.get(header..).unwrap_or_default())
 }
 
-fn u32_of(octets: &[u8]) -> Option<u32> {
+pub(crate) fn u32_of(octets: &[u8]) -> Option<u32> {
     octets
         .first_chunk()
         .map(|octets| u32::from_ne_bytes(*octets))
@@ -57,7 +60,7 @@ fn string(octets: &[u8]) -> String {
     String::from_utf8_lossy(&octets[..end]).into_owned()
 }
 
-fn address_of(octets: &[u8]) -> Option<IpAddr> {
+pub(crate) fn address_of(octets: &[u8]) -> Option<IpAddr> {
     match octets.len() {
         4 => octets
             .first_chunk()
@@ -153,8 +156,24 @@ pub(crate) struct KernelRoute {
     pub(crate) key: RouteKey,
     /// `rtm_protocol`.
     pub(crate) protocol: u8,
+    /// The nexthop object that it points at. Then the route below has what the object says only where
+    /// `net.ipv4.nexthop_compat_mode` is on.
+    pub(crate) object: Option<NexthopId>,
     /// `None` for a kind that we have no word for: local, broadcast, unreachable, …
     pub(crate) route: Option<Route>,
+}
+
+impl KernelRoute {
+    /// The route as one of ours would stand there.
+    pub(crate) fn fib(self) -> Option<FibRoute> {
+        let route = self.route?;
+        match self.object {
+            Some(id) if route.source.is_none() => Some(FibRoute::Object(id)),
+            // None of ours has both.
+            Some(_) => None,
+            None => Some(FibRoute::Inline(route)),
+        }
+    }
 }
 
 /// The protocol of a route message, without reading the rest.
@@ -199,7 +218,7 @@ pub(crate) fn route(payload: &[u8]) -> Option<KernelRoute> {
         _ => return None,
     };
     let (mut destination, mut priority, mut table) = (any, 0, u32::from(table));
-    let (mut source, mut multipath) = (None, None);
+    let (mut source, mut multipath, mut object) = (None, None, None);
     let mut hop = NextHop {
         via: None,
         link: 0,
@@ -211,6 +230,7 @@ pub(crate) fn route(payload: &[u8]) -> Option<KernelRoute> {
             libc::RTA_PRIORITY => priority = u32_of(value)?,
             libc::RTA_TABLE => table = u32_of(value)?,
             libc::RTA_PREFSRC => source = address_of(value),
+            RTA_NH_ID => object = u32_of(value),
             libc::RTA_OIF => hop.link = u32_of(value)?,
             libc::RTA_MULTIPATH => multipath = Some(next_hops(value)),
             kind => hop.via = gateway(kind, value).or(hop.via),
@@ -226,6 +246,8 @@ pub(crate) fn route(payload: &[u8]) -> Option<KernelRoute> {
             // IPv6 says that a blackhole is on the loopback device.
             (RouteKind::Blackhole, _) => SmallVec::new(),
             (RouteKind::Unicast, Some(hops)) => hops,
+            // The object says all, and is not written out.
+            (RouteKind::Unicast, None) if object.is_some() && hop.link == 0 => SmallVec::new(),
             (RouteKind::Unicast, None) => SmallVec::from_buf([hop]),
         };
         Route {
@@ -242,6 +264,7 @@ pub(crate) fn route(payload: &[u8]) -> Option<KernelRoute> {
     Some(KernelRoute {
         key,
         protocol,
+        object,
         route,
     })
 }

@@ -10,7 +10,9 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use dataplane::{Event, LinkIndex, Links, Op, OpError, ROUTE_PROTOCOL, Reconciler, TunnelOp};
+use dataplane::{
+    Event, GroupKind, LinkIndex, Links, Op, OpError, ROUTE_PROTOCOL, Reconciler, TunnelOp,
+};
 
 use crate::{Error, Events, Monitor, Socket, kernel, tunnel};
 
@@ -144,8 +146,9 @@ impl Driver {
             let impact = self.links.handle(event);
             seen.links_changed |= impact.changed;
             self.look_up |= impact.underlay && !self.links.watched.is_empty();
-            self.reconciler.handle(event);
-            if impact.flushed.is_some_and(|link| self.may_be_flushed(link)) {
+            let removed = self.reconciler.handle(event) && self.resync.is_none();
+            let flushed = impact.flushed.is_some_and(|link| self.may_be_flushed(link));
+            if removed || flushed || self.may_have_lost_objects(impact.lost_carrier) {
                 self.resync = Some(Resync::Ours);
             }
         }
@@ -164,6 +167,21 @@ impl Driver {
         self.resync.is_none() && self.reconciler.uses_link(link)
     }
 
+    fn may_have_lost_objects(&self, link: Option<LinkIndex>) -> bool {
+        self.resync.is_none() && link.is_some_and(|link| self.reconciler.has_object_through(link))
+    }
+
+    /// Has routes with gateways point at nexthop groups of this kind, where the kernel knows them; else their next hops stand in
+    /// themselves. To be called before anything is desired. True when the kernel knows them.
+    ///
+    /// # Errors
+    /// The socket's failure.
+    pub fn use_groups(&mut self, kind: GroupKind) -> Result<bool, Error> {
+        let known = kernel::supports(&mut self.socket, kind)?;
+        self.reconciler.use_groups(known.then_some(kind));
+        Ok(known)
+    }
+
     fn dump(&mut self, seen: &mut Seen) -> Result<(), Error> {
         // Before the dump: what fails inside asks for another.
         let resync = self.resync.take();
@@ -177,6 +195,9 @@ impl Driver {
             self.look_up = true;
         }
         if resync.is_some() {
+            // First: this waits until the kernel is done with a link's change, and a dump of routes does not.
+            let objects = kernel::dump_objects(&mut self.socket)?;
+            self.reconciler.load_objects(objects.unwrap_or_default());
             let routes = kernel::dump_routes(&mut self.socket, ROUTE_PROTOCOL)?;
             let neighbours = kernel::dump_neighbours(&mut self.socket)?;
             self.reconciler.load(routes, neighbours);

@@ -7,7 +7,8 @@ use std::net::IpAddr;
 
 use dataplane::link::UnderlayRoute;
 use dataplane::{
-    Links, Neighbour, NeighbourKey, Op, OpError, ROUTE_PROTOCOL, Route, RouteKey, RouteKind,
+    FibRoute, GroupKind, Links, Neighbour, NeighbourKey, NextHop, NexthopId, Object, Op, OpError,
+    ROUTE_PROTOCOL, Route, RouteKey, RouteKind,
 };
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::address::AddressMessage;
@@ -17,8 +18,8 @@ use netlink_packet_route::route::{RouteAttribute, RouteFlags, RouteMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rustix::io::Errno;
 
-use crate::socket::Reply;
-use crate::{Error, Request, Socket, decode, encode};
+use crate::socket::{Message, Reply};
+use crate::{Error, Request, Socket, decode, encode, nexthop};
 
 /// `RT_TABLE_MAIN`.
 const MAIN: u8 = 254;
@@ -67,7 +68,7 @@ pub fn lookup_underlay(socket: &mut Socket, links: &Links) -> Result<Vec<Underla
     let mut rest = Links::default();
     for address in &links.watched {
         let theirs = lookup(socket, *address).filter(|it| it.protocol != ROUTE_PROTOCOL);
-        match theirs.and_then(underlay) {
+        match theirs.and_then(|route| underlay(&written_out(socket, route))) {
             Some(way) => ways.push(way),
             None => drop(rest.watched.insert(*address)),
         }
@@ -78,17 +79,18 @@ pub fn lookup_underlay(socket: &mut Socket, links: &Links) -> Result<Vec<Underla
             continue;
         }
         let query = encode::route_dump(family, MAIN, 0);
-        ways.extend(dump_or_nothing(
-            socket,
-            query,
-            |all: &mut Vec<_>, reply| {
-                let theirs = decode::route_protocol(reply.payload) != Some(ROUTE_PROTOCOL);
-                let concerns = |prefix| theirs && rest.watches(&prefix);
-                if decode::destination(reply.payload).is_some_and(concerns) {
-                    all.extend(decode::route(reply.payload).and_then(underlay));
-                }
-            },
-        )?);
+        let routes = dump_or_nothing(socket, query, |all: &mut Vec<_>, reply| {
+            let theirs = decode::route_protocol(reply.payload) != Some(ROUTE_PROTOCOL);
+            let concerns = |prefix| theirs && rest.watches(&prefix);
+            if decode::destination(reply.payload).is_some_and(concerns) {
+                all.extend(decode::route(reply.payload));
+            }
+        })?;
+        ways.extend(
+            routes
+                .into_iter()
+                .filter_map(|route| underlay(&written_out(socket, route))),
+        );
     }
     ways.sort_by_key(|route| (route.prefix, route.priority));
     ways.dedup_by_key(|route| (route.prefix, route.priority));
@@ -96,9 +98,14 @@ pub fn lookup_underlay(socket: &mut Socket, links: &Links) -> Result<Vec<Underla
 }
 
 /// A route of the main table; one that drops packets has no next hops.
-fn underlay(route: decode::KernelRoute) -> Option<UnderlayRoute> {
-    let unicast = route.route.filter(|it| it.kind == RouteKind::Unicast);
-    let hops = unicast.map(|route| route.next_hops).unwrap_or_default();
+fn underlay(route: &decode::KernelRoute) -> Option<UnderlayRoute> {
+    let unicast = route
+        .route
+        .as_ref()
+        .filter(|it| it.kind == RouteKind::Unicast);
+    let hops = unicast
+        .map(|route| &route.next_hops[..])
+        .unwrap_or_default();
     let next_hops = hops.iter().map(|hop| (hop.via, hop.link)).collect();
     let RouteKey {
         prefix,
@@ -112,6 +119,112 @@ fn underlay(route: decode::KernelRoute) -> Option<UnderlayRoute> {
     })
 }
 
+/// The next hops of a route that points at a nexthop object, where the kernel does not write them out
+/// (`net.ipv4.nexthop_compat_mode` is 0).
+fn written_out(socket: &mut Socket, mut route: decode::KernelRoute) -> decode::KernelRoute {
+    if let (Some(id), Some(it)) = (route.object, &mut route.route)
+        && it.kind == RouteKind::Unicast
+        && it.next_hops.is_empty()
+    {
+        it.next_hops = hops_of(socket, id).into_iter().collect();
+        it.next_hops.sort_unstable();
+    }
+    route
+}
+
+/// The next hops of a nexthop object, whoever's it is; none where it discards.
+fn hops_of(socket: &mut Socket, id: NexthopId) -> Vec<NextHop> {
+    match get_object(socket, id).and_then(|told| told.object) {
+        Some(Object::Hop(hop)) => vec![hop],
+        Some(Object::Group(group)) => {
+            let members = group.members.iter();
+            members.flat_map(|id| hop_of(socket, *id)).collect()
+        }
+        None => Vec::new(),
+    }
+}
+
+fn hop_of(socket: &mut Socket, id: NexthopId) -> Option<NextHop> {
+    match get_object(socket, id)?.object? {
+        Object::Hop(hop) => Some(hop),
+        Object::Group(_) => None,
+    }
+}
+
+fn get_object(socket: &mut Socket, id: NexthopId) -> Option<nexthop::KernelObject> {
+    let told = socket.answers(Request::new(nexthop::get(id)), |reply| {
+        nexthop::object(reply.payload)
+    });
+    told.ok()?.into_iter().flatten().next()
+}
+
+/// A nexthop object's identifier, its protocol, and what it is.
+pub type ToldObject = (NexthopId, u8, Option<Object>);
+
+/// The nexthop objects with identifiers of our ranges, with their protocol, whoever's they are, in no particular order; `None`
+/// for a kind that we have no word for. `None` for all where the kernel has no nexthop objects (Linux before 5.3).
+///
+/// # Errors
+/// As [`Socket::dump`].
+pub fn dump_objects(socket: &mut Socket) -> Result<Option<Vec<ToldObject>>, Error> {
+    let dumped = socket.dump(nexthop::dump(), |all: &mut Vec<_>, reply| {
+        let told = nexthop::object(reply.payload);
+        let ours = told.filter(|it| dataplane::nexthop::is_our_id(it.id));
+        all.extend(ours.map(|it| (it.id, it.protocol, it.object)));
+    });
+    match dumped {
+        Ok(objects) => Ok(Some(objects)),
+        Err(error) if error.kernel_errno() == Some(Errno::OPNOTSUPP) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Where a route of ours leads, given the objects of ours; `None` where it points at none of them.
+pub fn target(route: &FibRoute, objects: &[ToldObject]) -> Option<Route> {
+    let find = |id: NexthopId| {
+        let found = objects.iter().find(|(other, ..)| *other == id);
+        found.and_then(|(_, _, object)| object.as_ref())
+    };
+    let id = match route {
+        FibRoute::Inline(route) => return Some(route.clone()),
+        FibRoute::Object(id) => *id,
+    };
+    let Object::Group(group) = find(id)? else {
+        return None;
+    };
+    let hop = |id: &NexthopId| match find(*id)? {
+        Object::Hop(hop) => Some(*hop),
+        Object::Group(_) => None,
+    };
+    let hops: Option<Vec<_>> = group.members.iter().map(hop).collect();
+    Some(Route::unicast(hops?))
+}
+
+/// Whether the kernel has nexthop groups of this kind: tries one with a next hop that discards, and takes both away.
+///
+/// # Errors
+/// The socket's failure, or the kernel's refusal for another reason than that it does not know them: `EPERM`.
+pub fn supports(socket: &mut Socket, kind: GroupKind) -> Result<bool, Error> {
+    if dump_objects(socket)?.is_none() {
+        return Ok(false);
+    }
+    let (hop, group) = (
+        *dataplane::nexthop::HOP_IDS.end(),
+        *dataplane::nexthop::GROUP_IDS.end(),
+    );
+    let object = Object::Group(dataplane::Group::new(kind, [hop]));
+    let made = socket
+        .request(Request::create(nexthop::blackhole(hop)))
+        .and_then(|()| socket.request(Request::create(nexthop::set(group, &object))));
+    // The group goes with its last member.
+    socket.request(Request::new(nexthop::delete(hop))).ok();
+    match made.as_ref().map_err(Error::kernel_errno) {
+        Ok(()) => Ok(true),
+        Err(Some(Errno::OPNOTSUPP | Errno::INVAL | Errno::AFNOSUPPORT)) => Ok(false),
+        Err(_) => made.map(|()| true),
+    }
+}
+
 /// All routes of one protocol, in every table, filtered by the kernel. `None` for a kind that we have no word for.
 ///
 /// # Errors
@@ -119,14 +232,14 @@ fn underlay(route: decode::KernelRoute) -> Option<UnderlayRoute> {
 pub fn dump_routes(
     socket: &mut Socket,
     protocol: u8,
-) -> Result<Vec<(RouteKey, Option<Route>)>, Error> {
+) -> Result<Vec<(RouteKey, Option<FibRoute>)>, Error> {
     let mut routes = Vec::new();
     for family in FAMILIES {
         let query = encode::route_dump(family, 0, protocol);
         let dumped = dump_or_nothing(socket, query, |all: &mut Vec<_>, reply| {
             // A kernel before 4.20 does not filter.
             if decode::route_protocol(reply.payload) == Some(protocol) {
-                all.extend(decode::route(reply.payload).map(|it| (it.key, it.route)));
+                all.extend(decode::route(reply.payload).map(|it| (it.key, it.fib())));
             }
         })?;
         // Most have one family only: then nothing is copied.
@@ -154,7 +267,7 @@ pub fn dump_neighbours(socket: &mut Socket) -> Result<Vec<(NeighbourKey, Neighbo
 /// A dump where a missing table or family is an empty one.
 fn dump_or_nothing<S: Default>(
     socket: &mut Socket,
-    query: RouteNetlinkMessage,
+    query: impl Into<Message>,
     each: impl FnMut(&mut S, Reply<'_>),
 ) -> Result<S, Error> {
     match socket.dump(query, each) {
@@ -173,7 +286,23 @@ fn dump_or_nothing<S: Default>(
 /// Carries operations to the kernel in batches, in order, and says for each what came of it. What is already so counts as
 /// done. Give it some thousands at a time, so that events are read in between.
 pub fn apply(socket: &mut Socket, ops: &[Op]) -> Vec<Result<(), OpError>> {
-    let results = socket.request_batch(ops.iter().map(request));
+    let mut results = Vec::new();
+    for part in ops.chunk_by(|_, next| !matches!(next, Op::DeleteObject(_))) {
+        // Deletions name an object and nothing else: whose it is must be looked at before.
+        let foreign = match part {
+            [Op::DeleteObject(id), ..] => {
+                get_object(socket, *id).is_some_and(|it| it.protocol != ROUTE_PROTOCOL)
+            }
+            _ => false,
+        };
+        let part = if foreign {
+            results.push(Ok(()));
+            &part[1..]
+        } else {
+            part
+        };
+        results.extend(socket.request_batch(part.iter().map(request)));
+    }
     let mut outcomes: Vec<_> = ops
         .iter()
         .zip(&results)
@@ -190,20 +319,19 @@ fn request(op: &Op) -> Request {
         Op::SetNeighbour(key, neighbour) => Request::set(RouteNetlinkMessage::NewNeighbour(
             encode::neighbour(key, Some(neighbour)),
         )),
-        Op::AddRoute(key, route) => Request::create(RouteNetlinkMessage::NewRoute(encode::route(
-            key,
-            route,
-            ROUTE_PROTOCOL,
-        ))),
-        Op::ReplaceRoute(key, route) => Request::replace(RouteNetlinkMessage::NewRoute(
-            encode::route(key, route, ROUTE_PROTOCOL),
-        )),
-        Op::DeleteRoute(key, kind) => Request::new(RouteNetlinkMessage::DelRoute(
-            encode::delete_route(key, *kind, ROUTE_PROTOCOL),
-        )),
+        Op::AddRoute(key, route) => Request::create(encode::fib_route(key, route, ROUTE_PROTOCOL)),
+        Op::ReplaceRoute(key, route) => {
+            Request::replace(encode::fib_route(key, route, ROUTE_PROTOCOL))
+        }
+        Op::DeleteRoute(key, kind) => {
+            Request::new(encode::delete_route(key, *kind, ROUTE_PROTOCOL))
+        }
         Op::DeleteNeighbour(key) => Request::new(RouteNetlinkMessage::DelNeighbour(
             encode::neighbour(key, None),
         )),
+        Op::AddObject(id, object) => Request::create(nexthop::set(*id, object)),
+        Op::ReplaceObject(id, object) => Request::replace(nexthop::set(*id, object)),
+        Op::DeleteObject(id) => Request::new(nexthop::delete(*id)),
     }
 }
 
@@ -213,6 +341,7 @@ fn outcome(op: &Op, result: &Result<(), Error>) -> Result<(), OpError> {
     match (op, error.kernel_errno()) {
         // ESRCH: no such route. ENOENT, ENODEV: no such entry, or not even its link.
         (Op::DeleteRoute(..), Some(Errno::SRCH | Errno::NOENT)) => Ok(()),
+        (Op::DeleteObject(_), Some(Errno::NOENT)) => Ok(()),
         (Op::DeleteNeighbour(_), Some(Errno::NOENT | Errno::NODEV | Errno::NXIO)) => Ok(()),
         (_, Some(errno)) => Err(OpError::Refused {
             errno: errno.raw_os_error(),
@@ -234,7 +363,14 @@ fn settle(
     for (index, (op, result)) in ops.iter().zip(results).enumerate() {
         match (op, result.as_ref().err().and_then(Error::kernel_errno)) {
             (Op::AddRoute(key, _), Some(Errno::EXIST)) => taken.push((index, *key)),
-            (Op::ReplaceRoute(..), Some(Errno::NOENT | Errno::SRCH)) => {
+            (Op::AddObject(id, _), Some(Errno::EXIST)) => {
+                match get_object(socket, *id).map(|it| it.protocol) {
+                    // Ours, or gone by now.
+                    Some(ROUTE_PROTOCOL) => retry.push((index, netlink_packet_core::NLM_F_REPLACE)),
+                    protocol => outcomes[index] = Err(OpError::Foreign { protocol }),
+                }
+            }
+            (Op::ReplaceRoute(..) | Op::ReplaceObject(..), Some(Errno::NOENT | Errno::SRCH)) => {
                 retry.push((index, NLM_F_CREATE | NLM_F_EXCL))
             }
             _ => {}

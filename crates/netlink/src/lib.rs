@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`driver`] | a reconciler with its kernel: the turn of a dataplane thread |
 //! | [`kernel`] | the kernel's state as `dataplane` values: dumps, and its operations applied |
+//! | `nexthop` | nexthop objects as messages |
 //! | [`monitor`] | the kernel's events |
 //! | [`socket`] | a blocking socket that sends hundreds of requests with one system call |
 //! | [`sysctl`] | kernel parameters |
@@ -21,6 +22,7 @@ mod frame;
 pub mod kernel;
 pub mod monitor;
 pub mod netns;
+mod nexthop;
 pub mod nft;
 pub mod pod;
 pub mod setup;
@@ -33,7 +35,7 @@ pub use driver::{Driver, Seen};
 pub use error::Error;
 pub use monitor::{Events, Monitor};
 pub use nft::Nft;
-pub use socket::{Request, Socket};
+pub use socket::{Message, Request, Socket};
 
 /// The message values that requests are made of, in the one version that this workspace uses.
 pub use netlink_packet_route as packet;

@@ -5,6 +5,8 @@
 //! - It does not tell that IPv4 routes are gone when their link goes down or away, nor when the address goes that they have as
 //!   preferred source: [`dataplane::Impact::flushed`] says when that may be so, and only a dump shows. It does tell for IPv6.
 //! - A replacement is told as a new route with `NLM_F_REPLACE`; whose route it took the place of is not told.
+//! - Nexthop objects go with their link's carrier, groups with their last member, and IPv4 routes with their group; nothing is
+//!   told of it: [`dataplane::Impact::lost_carrier`] says when that may be so.
 //! - A change of an IPv6 multipath route is told with all its next hops, a deletion only with those that are gone.
 //! - Events carry the port of the socket that caused them. Those of our own sockets are left out where the reply has told us
 //!   already: an old event could contradict a newer reply.
@@ -12,7 +14,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use dataplane::{Event, ROUTE_PROTOCOL, RouteAction, RouteEvent};
+use dataplane::{Event, ObjectEvent, ROUTE_PROTOCOL, RouteAction, RouteEvent};
 use netlink_packet_core::NLM_F_REPLACE;
 use rustix::io::Errno;
 use rustix::net::netlink::SocketAddrNetlink;
@@ -21,16 +23,20 @@ use rustix::net::{RecvFlags, SocketFlags};
 use socket2::{SockFilter, SockRef};
 
 use crate::frame::{self, Frame};
+use crate::nexthop::{RTM_DELNEXTHOP, RTM_NEWNEXTHOP};
 use crate::socket::{self, socket_error};
-use crate::{Error, decode};
+use crate::{Error, decode, nexthop};
 
-/// Links, neighbours, IPv4 and IPv6 addresses and routes (`RTMGRP_*`; bit n-1 for `RTNLGRP_*` n).
+/// `RTNLGRP_NEXTHOP`.
+const RTNLGRP_NEXTHOP: u32 = 32;
+/// Links, neighbours, IPv4 and IPv6 addresses and routes, nexthop objects (`RTMGRP_*`; bit n-1 for `RTNLGRP_*` n).
 const GROUPS: u32 = (1 << (libc::RTNLGRP_LINK - 1))
     | (1 << (libc::RTNLGRP_NEIGH - 1))
     | (1 << (libc::RTNLGRP_IPV4_IFADDR - 1))
     | (1 << (libc::RTNLGRP_IPV4_ROUTE - 1))
     | (1 << (libc::RTNLGRP_IPV6_IFADDR - 1))
-    | (1 << (libc::RTNLGRP_IPV6_ROUTE - 1));
+    | (1 << (libc::RTNLGRP_IPV6_ROUTE - 1))
+    | (1 << (RTNLGRP_NEXTHOP - 1));
 /// Room for some ten thousand events while our owner is busy.
 const RECEIVE_BUFFER: usize = 16 * 1024 * 1024;
 /// Datagrams per [`Monitor::read`]: bounded work per turn.
@@ -151,9 +157,11 @@ fn own_changes(own: &[u32]) -> Vec<SockFilter> {
         libc::RTM_DELROUTE,
         libc::RTM_NEWNEIGH,
         libc::RTM_DELNEIGH,
+        RTM_NEWNEXTHOP,
+        RTM_DELNEXTHOP,
     ];
     let mut program = vec![load(libc::BPF_H, KIND)];
-    for (kind, left) in kinds.into_iter().zip((1u8..=4).rev()) {
+    for (kind, left) in kinds.into_iter().zip((1u8..=6).rev()) {
         program.push(jump(u32::from(kind.to_be()), left, 0));
     }
     program.extend([answer(u32::MAX), load(libc::BPF_W, PORT)]);
@@ -193,6 +201,16 @@ fn event(frame: &Frame<'_>, own: &[u32]) -> Option<Event> {
             let permanent = entry.permanent.filter(|_| frame.kind == libc::RTM_NEWNEIGH);
             Some(Event::Neighbour(entry.key, permanent))
         }
+        RTM_NEWNEXTHOP | RTM_DELNEXTHOP if !ours() => {
+            let told =
+                nexthop::object(frame.payload).filter(|it| dataplane::nexthop::is_our_id(it.id))?;
+            Some(Event::Object(ObjectEvent {
+                id: told.id,
+                protocol: told.protocol,
+                removed: frame.kind == RTM_DELNEXTHOP,
+                object: told.object,
+            }))
+        }
         _ => None,
     }
 }
@@ -205,6 +223,6 @@ fn route(frame: &Frame<'_>, action: RouteAction) -> Option<Event> {
         key: route.key,
         protocol: route.protocol,
         action,
-        route: route.route,
+        route: route.fib(),
     }))
 }

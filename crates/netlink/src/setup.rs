@@ -273,9 +273,7 @@ pub fn delete_route(socket: &mut Socket, prefix: IpNet) -> Result<(), Error> {
         priority: 0,
         table: MAIN,
     };
-    socket.request(Request::new(RouteNetlinkMessage::DelRoute(
-        encode::delete_route(&key, None, STATIC),
-    )))
+    socket.request(Request::new(encode::delete_route(&key, None, STATIC)))
 }
 
 fn change(socket: &mut Socket, link: LinkMessageBuilder<LinkUnspec>) -> Result<(), Error> {

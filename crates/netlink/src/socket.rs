@@ -36,41 +36,64 @@ const REPLY_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often an interrupted dump is redone.
 const DUMP_ATTEMPTS: u32 = 10;
 
+/// What a request says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Message {
+    /// In the words of `netlink-packet-route`.
+    Route(RouteNetlinkMessage),
+    /// A kind that it has no word for.
+    Raw {
+        /// `RTM_*`.
+        kind: u16,
+        /// What follows the netlink header.
+        payload: Vec<u8>,
+    },
+}
+
+impl From<RouteNetlinkMessage> for Message {
+    fn from(message: RouteNetlinkMessage) -> Self {
+        Self::Route(message)
+    }
+}
+
 /// One request: a message with its flags.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
     /// What is asked.
-    pub message: RouteNetlinkMessage,
+    pub message: Message,
     /// `NLM_F_*` beside `NLM_F_REQUEST` and `NLM_F_ACK`, which the socket sets.
     pub flags: u16,
 }
 
 impl Request {
     /// A request with no flags of its own: changes, deletions.
-    pub fn new(message: RouteNetlinkMessage) -> Self {
-        Self { message, flags: 0 }
+    pub fn new(message: impl Into<Message>) -> Self {
+        Self {
+            message: message.into(),
+            flags: 0,
+        }
     }
 
     /// A request that makes something which must not exist yet (`NLM_F_CREATE | NLM_F_EXCL`).
-    pub fn create(message: RouteNetlinkMessage) -> Self {
+    pub fn create(message: impl Into<Message>) -> Self {
         Self {
-            message,
+            message: message.into(),
             flags: NLM_F_CREATE | NLM_F_EXCL,
         }
     }
 
     /// A request that makes something or takes the place of what is there (`NLM_F_CREATE | NLM_F_REPLACE`).
-    pub fn set(message: RouteNetlinkMessage) -> Self {
+    pub fn set(message: impl Into<Message>) -> Self {
         Self {
-            message,
+            message: message.into(),
             flags: NLM_F_CREATE | NLM_F_REPLACE,
         }
     }
 
     /// A request that takes the place of what must be there (`NLM_F_REPLACE`).
-    pub fn replace(message: RouteNetlinkMessage) -> Self {
+    pub fn replace(message: impl Into<Message>) -> Self {
         Self {
-            message,
+            message: message.into(),
             flags: NLM_F_REPLACE,
         }
     }
@@ -185,6 +208,19 @@ impl Socket {
     /// # Errors
     /// The kernel's refusal, the socket's failure, or [`Error::Malformed`].
     pub fn query(&mut self, request: Request) -> Result<Vec<RouteNetlinkMessage>, Error> {
+        let answers = self.answers(request, |reply| reply.parse())?;
+        answers.into_iter().collect()
+    }
+
+    /// Sends one request and gathers what `each` makes of what the kernel says before it acknowledges.
+    ///
+    /// # Errors
+    /// The kernel's refusal, or the socket's failure.
+    pub fn answers<T>(
+        &mut self,
+        request: Request,
+        mut each: impl FnMut(Reply<'_>) -> T,
+    ) -> Result<Vec<T>, Error> {
         let sequence = self.push(request.message, request.flags | NLM_F_ACK);
         self.flush()?;
         let mut answers = Vec::new();
@@ -197,14 +233,11 @@ impl Socket {
                     frame::acknowledgement(&frame)?;
                     return Ok(answers);
                 }
-                answers.push(
-                    Reply {
-                        kind: frame.kind,
-                        payload: frame.payload,
-                        frame,
-                    }
-                    .parse()?,
-                );
+                answers.push(each(Reply {
+                    kind: frame.kind,
+                    payload: frame.payload,
+                    frame,
+                }));
             }
         }
     }
@@ -287,9 +320,10 @@ impl Socket {
     /// [`Error::Interrupted`] when the table never holds still, the kernel's refusal, or the socket's failure.
     pub fn dump<S: Default>(
         &mut self,
-        message: RouteNetlinkMessage,
+        message: impl Into<Message>,
         mut each: impl FnMut(&mut S, Reply<'_>),
     ) -> Result<S, Error> {
+        let message = message.into();
         for _ in 0..DUMP_ATTEMPTS {
             let mut state = S::default();
             if self.dump_once(message.clone(), |reply| each(&mut state, reply))? {
@@ -302,7 +336,7 @@ impl Socket {
     /// One dump; false when it was interrupted.
     fn dump_once(
         &mut self,
-        message: RouteNetlinkMessage,
+        message: Message,
         mut each: impl FnMut(Reply<'_>),
     ) -> Result<bool, Error> {
         let sequence = self.push(message, NLM_F_DUMP);
@@ -348,9 +382,15 @@ impl Socket {
     }
 
     /// Appends a message to the next datagram, and returns its sequence number.
-    fn push(&mut self, message: RouteNetlinkMessage, flags: u16) -> u32 {
+    fn push(&mut self, message: Message, flags: u16) -> u32 {
         self.sequence = self.sequence.wrapping_add(1);
-        let mut message = NetlinkMessage::from(message);
+        let mut message = match message {
+            Message::Route(message) => NetlinkMessage::from(message),
+            Message::Raw { kind, payload } => {
+                self.push_raw(kind, &payload, flags | NLM_F_REQUEST);
+                return self.sequence;
+            }
+        };
         message.header.flags = flags | NLM_F_REQUEST;
         message.header.sequence_number = self.sequence;
         message.finalize();
@@ -361,6 +401,20 @@ impl Socket {
             .resize(start + message.buffer_len().next_multiple_of(4), 0);
         message.serialize(&mut self.send[start..]);
         self.sequence
+    }
+
+    /// Appends a message that is octets already.
+    fn push_raw(&mut self, kind: u16, payload: &[u8], flags: u16) {
+        self.last = self.send.len();
+        let length = u32::try_from(frame::HEADER_LEN + payload.len()).unwrap_or(u32::MAX);
+        self.send.extend(length.to_ne_bytes());
+        self.send.extend(kind.to_ne_bytes());
+        self.send.extend(flags.to_ne_bytes());
+        self.send.extend(self.sequence.to_ne_bytes());
+        // `nlmsg_pid`: the kernel knows who we are.
+        self.send.extend([0; 4]);
+        self.send.extend(payload);
+        self.send.resize(self.send.len().next_multiple_of(4), 0);
     }
 
     /// Sets `NLM_F_ACK` on the last message pushed.

@@ -83,7 +83,11 @@ pub fn set(name: &str, value: &str) -> Result<bool, SysctlError> {
     set_in(Path::new(ROOT), name, value)
 }
 
-fn set_in(root: &Path, name: &str, value: &str) -> Result<bool, SysctlError> {
+/// The same, where the parameters are under another directory than `/proc/sys`.
+///
+/// # Errors
+/// [`SysctlError`].
+pub fn set_in(root: &Path, name: &str, value: &str) -> Result<bool, SysctlError> {
     let path = path(root, name);
     let found = std::fs::read_to_string(&path).map(|text| text.trim().to_owned());
     if found.as_ref().is_ok_and(|found| found == value) {

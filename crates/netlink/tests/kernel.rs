@@ -5,8 +5,8 @@ mod common;
 
 use common::Netns;
 use dataplane::{
-    Desired, Neighbour, NeighbourKey, NextHop, Op, OpError, ROUTE_PROTOCOL, Route, RouteKey,
-    RouteKind, plan,
+    Desired, FibRoute, Neighbour, NeighbourKey, NextHop, Op, OpError, ROUTE_PROTOCOL, Route,
+    RouteKey, RouteKind, plan,
 };
 use netlink::{Socket, kernel, setup, sysctl};
 
@@ -40,6 +40,7 @@ fn actual(socket: &mut Socket) -> Desired {
     Desired {
         routes: routes.collect(),
         neighbours: neighbours.into_iter().collect(),
+        ..Desired::default()
     }
 }
 
@@ -110,8 +111,11 @@ fn every_shape(link: u32) -> Desired {
     };
     let neighbours = [entry("10.1.0.1", 1), entry("2001:db8:1::1", 2)].into();
     Desired {
-        routes: routes.into(),
+        routes: routes
+            .map(|(key, route)| (key, FibRoute::Inline(route)))
+            .into(),
         neighbours,
+        ..Desired::default()
     }
 }
 
@@ -220,10 +224,10 @@ fn another_programs_route_is_never_touched() {
         "static",
     ]);
     let ops = [
-        Op::AddRoute(key("10.1.0.0/16"), direct(link)),
-        Op::AddRoute(key("2001:db8:1::/48"), direct(link)),
-        Op::AddRoute(key("10.2.0.0/16"), direct(link)),
-        Op::AddRoute(key("10.3.0.0/16"), direct(link)),
+        Op::AddRoute(key("10.1.0.0/16"), direct(link).into()),
+        Op::AddRoute(key("2001:db8:1::/48"), direct(link).into()),
+        Op::AddRoute(key("10.2.0.0/16"), direct(link).into()),
+        Op::AddRoute(key("10.3.0.0/16"), direct(link).into()),
         Op::DeleteRoute(key("10.1.0.0/16"), None),
         Op::DeleteRoute(key("10.2.0.0/16"), Some(RouteKind::Unicast)),
         Op::DeleteRoute(key("2001:db8:1::/48"), None),
@@ -274,12 +278,12 @@ fn an_operation_meets_its_end_whatever_it_finds() {
         let key = key(prefix);
         let ops = [
             // There is nothing to replace, then something of ours where there should be nothing.
-            Op::ReplaceRoute(key, direct(link)),
-            Op::AddRoute(key, gateway.clone()),
+            Op::ReplaceRoute(key, direct(link).into()),
+            Op::AddRoute(key, gateway.clone().into()),
         ];
         apply_all(&mut socket, &ops[..1]);
         apply_all(&mut socket, &ops[1..]);
-        assert_eq!(actual(&mut socket).routes, [(key, gateway)].into());
+        assert_eq!(actual(&mut socket).routes, [(key, gateway.into())].into());
         apply_all(
             &mut socket,
             &[Op::DeleteRoute(key, None), Op::DeleteRoute(key, None)],
@@ -302,13 +306,13 @@ fn an_error_is_its_own_operations_and_says_why() {
     let mut socket = ns.socket();
     let link = ns.uplink();
     let ops = [
-        Op::AddRoute(key("10.1.0.0/16"), direct(link)),
+        Op::AddRoute(key("10.1.0.0/16"), direct(link).into()),
         Op::AddRoute(
             key("10.2.0.0/16"),
-            Route::unicast([hop("203.0.113.1", link)]),
+            Route::unicast([hop("203.0.113.1", link)]).into(),
         ),
-        Op::AddRoute(key("10.3.0.0/16"), direct(4242)),
-        Op::AddRoute(key("10.4.0.0/16"), direct(link)),
+        Op::AddRoute(key("10.3.0.0/16"), direct(4242).into()),
+        Op::AddRoute(key("10.4.0.0/16"), direct(link).into()),
     ];
     let results = kernel::apply(&mut socket, &ops);
     let reasons: Vec<_> = results
@@ -350,7 +354,7 @@ fn links_are_dumped_with_addresses_and_the_routes_of_others() {
     ns.ip(&["route", "add", "unreachable", "10.10.0.0/16"]);
     apply_all(
         &mut socket,
-        &[Op::AddRoute(key("10.1.0.0/16"), direct(link))],
+        &[Op::AddRoute(key("10.1.0.0/16"), direct(link).into())],
     );
 
     let mut links = kernel::dump_links(&mut socket).unwrap();

@@ -409,7 +409,7 @@ fn lost_events_come_to_light_by_a_dump() {
             ipnet::Ipv4Net::from(std::net::Ipv4Addr::from(0x0b00_0000 + n)).into(),
             0,
         );
-        ops.push(Op::AddRoute(key, via("192.0.2.2", links)));
+        ops.push(Op::AddRoute(key, via("192.0.2.2", links).into()));
     }
     assert!(kernel::apply(&mut other, &ops).iter().all(Result::is_ok));
     it.ns.ip(&["route", "del", "10.3.0.0/16"]);

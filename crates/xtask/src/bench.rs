@@ -36,6 +36,16 @@ pub(crate) fn run(filter: Option<&str>) -> Result<bool> {
             .status()?;
         passed &= status.success();
     }
+    if wanted("dataplane") {
+        println!(
+            "\n=== dataplane: routes, failover and dumps, beside a raw netlink loop and ip -batch"
+        );
+        let status = cargo()
+            .args(["bench", "--quiet", "-p", "netlink", "--bench", "routes"])
+            .args(LAB)
+            .status()?;
+        passed &= status.success();
+    }
     if wanted("routes") {
         println!("\n=== routes: 100,000 learned routes into the kernel, beside a raw netlink loop");
         let status = Command::new(programs.join("lab-bench"))

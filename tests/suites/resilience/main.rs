@@ -205,7 +205,11 @@ fn deleted(dc: &mut DataCentre) -> Result<()> {
         oracle::ip(&node.namespace, &line)?;
     }
     healed(node, &before)?;
-    oracle::ip(&node.namespace, &["route", "flush", "proto", "77"])?;
+    // Learned routes go with their groups; pods' have none.
+    oracle::ip(&node.namespace, &["nexthop", "flush", "proto", "77"])?;
+    healed(node, &before)?;
+    let pods = ["route", "flush", "proto", "77", "scope", "link"];
+    oracle::ip(&node.namespace, &pods)?;
     healed(node, &before)?;
     // A route of somebody else is none of our business.
     let foreign = ["route", "add", "198.51.100.0/24", "via", "172.20.1.1"];

@@ -21,7 +21,7 @@ use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use dataplane::LinkIndex;
+use dataplane::{GroupKind, LinkIndex};
 use node::NodePlan;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -86,17 +86,20 @@ pub struct Fib {
     facts: watch::Receiver<Facts>,
 }
 
-/// Starts the thread in the caller's network namespace, and waits until it has read the kernel's state.
+/// Starts the thread in the caller's network namespace, and waits until it has read the kernel's state. Learned routes are to
+/// point at nexthop groups of this kind, where the kernel knows them.
 ///
 /// # Errors
 /// The kernel's state can't be read.
-pub fn spawn() -> anyhow::Result<(Fib, Inherited, std::thread::JoinHandle<()>)> {
+pub fn spawn(
+    groups: Option<GroupKind>,
+) -> anyhow::Result<(Fib, Inherited, std::thread::JoinHandle<()>)> {
     let (commands, inbox) = mpsc::channel(QUEUE);
     let (publish, facts) = watch::channel(Facts::default());
     let (ready, started) = sync_channel(1);
     let thread = std::thread::Builder::new()
         .name("margay-fib".to_owned())
-        .spawn(move || thread::run(inbox, publish, &ready))
+        .spawn(move || thread::run(groups, inbox, publish, &ready))
         .context("can't start the dataplane thread")?;
     let inherited = started.recv().context("the dataplane thread ended")??;
     Ok((Fib { commands, facts }, inherited, thread))

@@ -6,7 +6,10 @@ use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use dataplane::{LinkIndex, Links, Op, RouteKey, RouteState, RouteStatus, TunnelKind, TunnelOp};
+use dataplane::{
+    GroupKind, LinkIndex, Links, Object, Op, RouteKey, RouteState, RouteStatus, TunnelKind,
+    TunnelOp,
+};
 use netlink::Driver;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use tokio::io::unix::AsyncFd;
@@ -46,6 +49,7 @@ struct Thread {
 
 /// Runs until it is told to stop. Says on `ready` how the start went.
 pub(super) fn run(
+    groups: Option<GroupKind>,
     inbox: mpsc::Receiver<Command>,
     facts: watch::Sender<Facts>,
     ready: &SyncSender<anyhow::Result<Inherited>>,
@@ -58,7 +62,7 @@ pub(super) fn run(
         Err(error) => return drop(ready.send(Err(error.into()))),
     };
     runtime.block_on(async {
-        match Thread::start(inbox, facts) {
+        match Thread::start(groups, inbox, facts) {
             Ok((mut thread, inherited)) => {
                 drop(ready.send(Ok(inherited)));
                 thread.serve().await;
@@ -75,11 +79,15 @@ fn now() -> Instant {
 
 impl Thread {
     fn start(
+        groups: Option<GroupKind>,
         inbox: mpsc::Receiver<Command>,
         facts: watch::Sender<Facts>,
     ) -> anyhow::Result<(Self, Inherited)> {
         let mut driver = Driver::open(u64::from(std::process::id()))
             .context("can't listen to the kernel's events")?;
+        if let Some(kind) = groups {
+            use_groups(&mut driver, kind).context("can't ask the kernel for nexthop groups")?;
+        }
         driver.read().context("can't read the kernel's state")?;
         let inherited = Inherited {
             routes: driver.reconciler.summary().leftover,
@@ -299,6 +307,21 @@ impl Thread {
     }
 }
 
+/// The plainer kind will do where the kernel does not know the other, and none where it knows neither.
+fn use_groups(driver: &mut Driver, kind: GroupKind) -> Result<(), netlink::Error> {
+    if driver.use_groups(kind)? {
+        return Ok(());
+    }
+    if kind != GroupKind::HashThreshold && driver.use_groups(GroupKind::HashThreshold)? {
+        warn!("this kernel has no resilient nexthop groups (Linux 5.13 has): using plain ones");
+        return Ok(());
+    }
+    info!(
+        "this kernel has no nexthop groups (Linux 5.3 has): each route has its next hops in itself"
+    );
+    Ok(())
+}
+
 /// Waits until the kernel has something to say. Cancel safe.
 async fn readable(kernel: &AsyncFd<OwnedFd>) {
     // Readiness is told once for each arrival, and a read has a bound: only a descriptor that is empty is waited on.
@@ -356,5 +379,21 @@ fn describe(op: &Op) -> String {
         Op::DeleteRoute(key, _) => format!("delete route {}", key.prefix),
         Op::SetNeighbour(key, _) => format!("set neighbour {}", key.address),
         Op::DeleteNeighbour(key) => format!("delete neighbour {}", key.address),
+        Op::AddObject(id, object) => format!("add {} {id}", describe_object(object)),
+        Op::ReplaceObject(id, object) => format!("replace {} {id}", describe_object(object)),
+        Op::DeleteObject(id) => format!("delete nexthop {id}"),
+    }
+}
+
+fn describe_object(object: &Object) -> String {
+    match object {
+        Object::Hop(hop) => match hop.via {
+            Some(via) => format!("nexthop {via} (link {})", hop.link),
+            None => format!("nexthop on link {}", hop.link),
+        },
+        Object::Group(group) => {
+            let members: Vec<_> = group.members.iter().map(ToString::to_string).collect();
+            format!("nexthop group {}", members.join("/"))
+        }
     }
 }

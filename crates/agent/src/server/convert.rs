@@ -353,10 +353,10 @@ fn kernel_route(
             .desired
             .as_ref()
             .map(|route| target(route, &view.links)),
-        kernel: status
-            .actual
-            .as_ref()
-            .map(|route| target(route, &view.links)),
+        kernel: status.actual.as_ref().map(|route| Target {
+            group: status.object,
+            ..target(route, &view.links)
+        }),
         state: match status.state {
             RouteState::Ok => KernelRouteState::Ok,
             RouteState::Missing => KernelRouteState::Missing,
@@ -381,6 +381,7 @@ fn target(route: &Route, links: &BTreeMap<LinkIndex, String>) -> Target {
     Target {
         blackhole: route.kind == RouteKind::Blackhole,
         next_hops: hops.collect(),
+        group: None,
     }
 }
 

@@ -28,7 +28,7 @@ pub(crate) fn table(routes: &KernelRoutes, style: Style) -> String {
         .any(|route| route.state != KernelRouteState::Ok);
     let mut header = vec!["PREFIX", "KIND", "DESIRED", "KERNEL", "STATE"];
     if style.wide {
-        header.extend(["METRIC", "POD"]);
+        header.extend(["METRIC", "GROUP", "POD"]);
     }
     if reasons {
         header.push("REASON");
@@ -44,7 +44,12 @@ pub(crate) fn table(routes: &KernelRoutes, style: Style) -> String {
             Cell::toned(word, tone),
         ];
         if style.wide {
-            row.extend(row![route.metric, optional(route.pod.as_ref())]);
+            let group = route.kernel.as_ref().and_then(|kernel| kernel.group);
+            row.extend(row![
+                route.metric,
+                optional(group),
+                optional(route.pod.as_ref())
+            ]);
         }
         if reasons {
             row.push(reason(route).into());

@@ -174,6 +174,7 @@ fn target(hops: &[(Option<&str>, &str)]) -> Target {
     Target {
         blackhole: false,
         next_hops: hops.iter().map(hop).collect(),
+        group: None,
     }
 }
 
@@ -212,6 +213,7 @@ fn kernel_routes_beside_the_desired_ones() {
         Some(Target {
             blackhole: true,
             next_hops: vec![],
+            group: None,
         })
     };
     let mut pod = kernel_route("10.244.1.7/32", Pod, Ok, veth(), veth());
@@ -234,10 +236,10 @@ fn kernel_routes_beside_the_desired_ones() {
         10.244.2.0/24  learned    via 192.0.2.1 dev eth0 + via 198.51.100.1 dev eth1  via 192.0.2.1 dev eth0 + via 198.51.100.1 dev eth1  ok
     "#]].assert_eq(&routes::table(&well, NARROW));
     expect![[r#"
-        PREFIX         KIND       DESIRED                                             KERNEL                                              STATE  METRIC  POD
-        10.244.1.0/24  blackhole  blackhole                                           blackhole                                           ok     1024    -
-        10.244.1.7/32  pod        dev mgy0123456789ab                                 dev mgy0123456789ab                                 ok     1024    default/web-0
-        10.244.2.0/24  learned    via 192.0.2.1 dev eth0 + via 198.51.100.1 dev eth1  via 192.0.2.1 dev eth0 + via 198.51.100.1 dev eth1  ok     1024    -
+        PREFIX         KIND       DESIRED                                             KERNEL                                              STATE  METRIC  GROUP  POD
+        10.244.1.0/24  blackhole  blackhole                                           blackhole                                           ok     1024    -      -
+        10.244.1.7/32  pod        dev mgy0123456789ab                                 dev mgy0123456789ab                                 ok     1024    -      default/web-0
+        10.244.2.0/24  learned    via 192.0.2.1 dev eth0 + via 198.51.100.1 dev eth1  via 192.0.2.1 dev eth0 + via 198.51.100.1 dev eth1  ok     1024    -      -
     "#]].assert_eq(&routes::table(&well, WIDE));
     assert!(routes::is_well(&well));
     for (state, expected) in [

@@ -182,8 +182,8 @@ fn install(mut routes: Routes, learned: &Learned) -> Result<()> {
             } else {
                 installed.insert(prefix, hops);
                 ops.push(match known {
-                    true => Op::ReplaceRoute(key, route),
-                    false => Op::AddRoute(key, route),
+                    true => Op::ReplaceRoute(key, route.into()),
+                    false => Op::AddRoute(key, route.into()),
                 });
             }
         }

@@ -218,10 +218,13 @@ impl Node {
     /// # Errors
     /// When the kernel can't be asked, or has one of a kind that Margay knows nothing of.
     pub fn kernel(&self) -> Result<BTreeMap<Ipv4Net, Route>> {
-        let dump = kernel::dump_routes(&mut net::socket(&self.namespace)?, ROUTE_PROTOCOL)?;
+        let mut socket = net::socket(&self.namespace)?;
+        let dump = kernel::dump_routes(&mut socket, ROUTE_PROTOCOL)?;
+        let objects = kernel::dump_objects(&mut socket)?.unwrap_or_default();
         let mut routes = BTreeMap::new();
         for (key, route) in dump {
             if let IpNet::V4(prefix) = key.prefix {
+                let route = route.and_then(|route| kernel::target(&route, &objects));
                 routes.insert(prefix, route.with_context(|| format!("odd: {prefix}"))?);
             }
         }

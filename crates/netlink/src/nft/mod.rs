@@ -115,6 +115,14 @@ impl Nft {
         Ok(self.uses()? == self.written)
     }
 
+    /// Whether there is a table of our name.
+    ///
+    /// # Errors
+    /// As [`apply`](Self::apply).
+    pub fn is_there(&mut self) -> Result<bool, Error> {
+        Ok(self.uses()?.is_some())
+    }
+
     fn uses(&mut self) -> Result<Option<u32>, Error> {
         let mut uses = None;
         self.requests.dump(

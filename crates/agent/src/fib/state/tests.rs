@@ -95,7 +95,11 @@ struct Fixture {
 impl Fixture {
     fn new(inherited: Vec<(RouteKey, Option<Route>)>) -> Self {
         let mut kernel = Reconciler::new(0);
-        kernel.load(inherited, []);
+        let inherited = inherited.into_iter();
+        kernel.load(
+            inherited.map(|(key, route)| (key, route.map(Into::into))),
+            [],
+        );
         Self {
             state: State::default(),
             links: links(1500),
