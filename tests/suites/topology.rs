@@ -30,6 +30,10 @@ fn main() -> ExitCode {
     };
     let two = Shape {
         nodes: 2,
+        // Under load FRR was seen to keep a session's routes for the restart time although it was sent a Hard Reset; what is to
+        // be seen here is that they go.
+        graceful_restart: false,
+        hold_time: Duration::from_secs(6),
         ..rack.clone()
     };
     let kinds = [Kind::Bird, Kind::Frr];
