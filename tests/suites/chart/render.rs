@@ -14,11 +14,12 @@ use tests::{cannot_run, same};
 type Named = (&'static str, fn() -> Result<()>);
 
 pub(crate) fn trials() -> Vec<Trial> {
-    let tests: [Named; 7] = [
+    let tests: [Named; 8] = [
         ("examples_are_linted", lint),
         ("examples_are_understood", understood),
         ("wrong_values_are_refused", refused),
         ("margayd_has_two_capabilities", capabilities),
+        ("margayctl_finds_the_pods", pods),
         ("passwords_are_readable_by_name_alone", passwords),
         ("alerts_and_dashboard_use_what_is_exported", metrics),
         ("definitions_stay_and_follow_the_chart", definitions),
@@ -133,6 +134,39 @@ fn capabilities() -> Result<()> {
         &with_any,
         &vec![("margayd".into(), expected)],
     )
+}
+
+/// `margayctl --node` looks for these labels, this container and this program.
+fn pods() -> Result<()> {
+    let source = fs::read_to_string(chart::folder("crates/ctl/src/cluster.rs"))?;
+    let constant = |name: &str| -> Result<&str> {
+        let (_, rest) = source
+            .split_once(&format!("const {name}: &str = \""))
+            .with_context(|| name.to_owned())?;
+        Ok(rest.split('"').next().unwrap_or_default())
+    };
+    let objects = render(&[])?;
+    let template = &object(&objects, "DaemonSet", "margay")?["spec"]["template"];
+    for label in constant("SELECTOR")?.split(',') {
+        let (name, value) = label.split_once('=').context("a label")?;
+        same(
+            name,
+            &template["metadata"]["labels"][name].as_str(),
+            &Some(value),
+        )?;
+    }
+    let containers = template["spec"]["containers"].as_array();
+    let names = containers.into_iter().flatten().map(|it| &it["name"]);
+    if !names
+        .clone()
+        .any(|name| name == constant("CONTAINER").unwrap_or_default())
+    {
+        bail!("no such container among {:?}", names.collect::<Vec<_>>());
+    }
+    let dockerfile = fs::read_to_string(chart::folder("charts/image/Dockerfile"))?;
+    let program = constant("PROGRAM")?.trim_start_matches('/');
+    let copied = dockerfile.contains(&format!("/out/{program} "));
+    same("the image has the program at its root", &copied, &true)
 }
 
 fn passwords() -> Result<()> {

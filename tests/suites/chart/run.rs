@@ -154,6 +154,12 @@ fn exercise(dc: &mut DataCentre, machines: &mut BTreeMap<String, Machine>) -> Re
         if !status.contains(&format!("Node {}", node.name)) {
             bail!("{status}");
         }
+        // What `margayctl --node` has kubectl run.
+        let raw = ["/margayctl", "raw", "GET", "/v1/status"];
+        let answer = machine.kubelet.execute(&machine.pod, "margayd", &raw)?;
+        if !answer.starts_with("HTTP/1.1 200") || !answer.contains(&node.name) {
+            bail!("{answer}");
+        }
         confined(node)?;
         let conflist = machine.kubelet.path("/etc/cni/net.d/10-margay.conflist");
         lab::wait::until("the conflist", LIMIT, || {
