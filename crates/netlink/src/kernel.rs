@@ -200,13 +200,22 @@ pub fn target(route: &FibRoute, objects: &[ToldObject]) -> Option<Route> {
     Some(Route::unicast(hops?))
 }
 
-/// Whether the kernel has nexthop groups of this kind: tries one with a next hop that discards, and takes both away.
+/// Whether the kernel has nexthop groups of this kind. Where nothing says so it tries one with a next hop that discards, and
+/// takes both away.
 ///
 /// # Errors
 /// The socket's failure, or the kernel's refusal for another reason than that it does not know them: `EPERM`.
 pub fn supports(socket: &mut Socket, kind: GroupKind) -> Result<bool, Error> {
-    if dump_objects(socket)?.is_none() {
+    let Some(objects) = dump_objects(socket)? else {
         return Ok(false);
+    };
+    // The plain kind is as old as the objects; and what a predecessor made needs no trial.
+    let is_of_kind = |object: &Object| matches!((object, kind), (Object::Group(group), GroupKind::Resilient { .. }) if group.kind == kind);
+    let there = objects
+        .iter()
+        .any(|(_, _, object)| object.as_ref().is_some_and(is_of_kind));
+    if kind == GroupKind::HashThreshold || there {
+        return Ok(true);
     }
     let (hop, group) = (
         *dataplane::nexthop::HOP_IDS.end(),

@@ -2,6 +2,7 @@
 //! not notice what they need not.
 
 mod agent;
+mod many;
 mod pods;
 mod sessions;
 mod two_tors;
@@ -68,6 +69,7 @@ fn main() -> ExitCode {
             sessions::both_dead,
         ),
         Case::new("kill_9_amid_a_burst_of_pods", rack.clone(), pods::burst),
+        many::case(&rack),
     ];
     let rack_of_two = rack.clone();
     let impatient = Shape {
@@ -84,28 +86,32 @@ fn main() -> ExitCode {
         &impatient,
         sessions::without_graceful_restart,
     );
+    let loss = loss.into_iter().chain(two_tor_cases(&rack_of_two));
+    cases.extend(ours.into_iter().chain(loss).map(|case| case.with("ip")));
+    suite(cases)
+}
+
+/// Nodes with a link to each of two ToRs.
+fn two_tor_cases(rack: &Shape) -> Vec<Case> {
     let two_tors = Shape {
         two_tors: true,
-        ..rack_of_two
+        ..rack.clone()
     };
-    let every = [Kind::Bird, Kind::Margay];
-    let carrier = Case::each(
-        &every,
+    let mut cases = Case::each(
+        &[Kind::Bird, Kind::Margay],
         "a_tor_without_power_costs_milliseconds",
         &two_tors,
         two_tors::no_power,
     );
-    let others = [
+    cases.extend([
         Case::new(
             "a_way_that_is_longer_is_second",
             two_tors.clone(),
             two_tors::longer_way,
         ),
         Case::new("a_link_or_its_address_goes", two_tors, two_tors::link_goes),
-    ];
-    let loss = loss.into_iter().chain(carrier).chain(others);
-    cases.extend(ours.into_iter().chain(loss).map(|case| case.with("ip")));
-    suite(cases)
+    ]);
+    cases
 }
 
 /// A node and the address of its first pod.
