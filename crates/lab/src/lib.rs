@@ -10,12 +10,14 @@
 //! | [`peer`] | single sessions with BIRD, FRR, GoBGP, OpenBGPD, ExaBGP, and what their own tools say of them |
 //! | [`tor`] | top-of-rack and spine routers: BIRD, FRR, GoBGP, or Margay's own speaker |
 //! | [`datacentre`] | racks, nodes with the real `margayd`, pods attached by the real `margay-cni` |
+//! | [`kubernetes`] | a control plane: the real etcd and kube-apiserver |
 //! | [`wait`] | conditions with deadlines |
 //!
 //! Nothing here starts `ip`, `ping` or the like: a lab needs the kernel, Margay, and the routers it was asked for.
 
 pub mod datacentre;
 pub mod enter;
+pub mod kubernetes;
 pub mod net;
 pub mod netns;
 pub mod peer;

@@ -42,7 +42,10 @@ const IMPURE_DIRECTLY: [&str; 2] = ["libc", "getrandom"];
 const STRANGERS: [&str; 4] = ["bgp", "ipam", "dataplane", "resources"];
 
 /// What the shim and the operator's tool have no business with.
-const MACHINERY: [&str; 7] = [
+const MACHINERY: [&str; 10] = [
+    "cluster",
+    "kube",
+    "k8s-openapi",
     "bgp",
     "bgp-net",
     "bgp-wire",
@@ -161,6 +164,22 @@ fn only_netlink_uses_the_netlink_crates() {
         .map(|package| package.name.to_string())
         .collect();
     assert_eq!(users, ["netlink"]);
+}
+
+/// Its types take longest of all to compile.
+#[test]
+fn only_cluster_uses_the_kubernetes_crates() {
+    let metadata = metadata();
+    let users: Vec<String> = metadata
+        .workspace_packages()
+        .iter()
+        .filter(|package| {
+            let mut dependencies = package.dependencies.iter();
+            dependencies.any(|it| it.name.starts_with("kube") || it.name.starts_with("k8s-"))
+        })
+        .map(|package| package.name.to_string())
+        .collect();
+    assert_eq!(users, ["cluster"]);
 }
 
 #[test]

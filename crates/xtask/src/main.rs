@@ -7,6 +7,7 @@
 
 mod bench;
 mod check;
+mod kubernetes;
 mod packages;
 mod run;
 mod suites;
@@ -62,6 +63,8 @@ enum Command {
     },
     /// Runs what concerns the kernel on Debian's under qemu: a part of `test`.
     SecondKernel,
+    /// Writes the chart's CustomResourceDefinitions from the types.
+    Crds,
     /// Installs the other speakers, has a session of every kind with each, and writes docs/interop.md.
     Interop,
     /// Measures, beside a reference in the same run.
@@ -88,6 +91,7 @@ fn run(command: Command) -> Result<bool> {
         Command::Test { no_install } => {
             let mut session = Session::new();
             packages::provide(&mut session, !no_install)?;
+            kubernetes::provide(&mut session, !no_install)?;
             check::run(&mut session, !no_install)?;
             check::kernel(&mut session)?;
             suites::simulation(&mut session)?;
@@ -106,6 +110,12 @@ fn run(command: Command) -> Result<bool> {
             packages::provide(&mut session, true)?;
             vm::suites(&mut session, true)?;
             Ok(session.close())
+        }
+        Command::Crds => {
+            let status = run::cargo()
+                .args(["run", "--quiet", "-p", "crds"])
+                .status()?;
+            Ok(status.success())
         }
         Command::Interop => {
             let mut session = Session::new();

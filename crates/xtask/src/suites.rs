@@ -8,7 +8,7 @@ use crate::packages;
 use crate::run::{self, LAB, Session, cargo};
 
 /// In the order in which a person would want them to fail.
-const SUITES: [&str; 13] = [
+const SUITES: [&str; 14] = [
     "connectivity",
     "mesh",
     "topology",
@@ -21,6 +21,7 @@ const SUITES: [&str; 13] = [
     "resilience",
     "runtime",
     CHART,
+    "kubernetes",
     "churn",
 ];
 

@@ -17,10 +17,12 @@ const UNSAFE: [&str; 4] = [
 ];
 
 /// Crates that forbid it themselves.
-const FORBIDS: [&str; 8] = [
+const FORBIDS: [&str; 10] = [
     "api",
     "bgp",
     "bgp-wire",
+    "cluster",
+    "crds",
     "dataplane",
     "ipam",
     "node",

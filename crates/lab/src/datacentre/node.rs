@@ -56,6 +56,8 @@ pub struct Node {
     agent: Option<Process>,
     /// Further arguments of its agent.
     pub arguments: Vec<String>,
+    /// With this its agent asks an API server, and reads no directory.
+    pub kubeconfig: Option<PathBuf>,
     /// The pods on it.
     pub pods: Vec<Pod>,
     attached: u32,
@@ -79,6 +81,7 @@ impl Node {
             folder,
             agent: None,
             arguments: Vec::new(),
+            kubeconfig: None,
             pods: Vec::new(),
             attached: 0,
         }
@@ -122,10 +125,14 @@ impl Node {
     /// # Errors
     /// When it isn't built.
     pub fn margayd(&self) -> Result<Program> {
+        let (option, source) = match &self.kubeconfig {
+            Some(kubeconfig) => ("--kubeconfig", kubeconfig.clone()),
+            None => ("--config-dir", self.config_folder()),
+        };
         Ok(Program::new(process::ours("margayd")?)
             .args(["--node-name", &self.identity.name])
-            .arg("--config-dir")
-            .arg(self.config_folder())
+            .arg(option)
+            .arg(source)
             .arg("--run-dir")
             .arg(self.run_folder())
             .args(["--metrics", &METRICS.to_string()])
