@@ -2,23 +2,26 @@
 
 use bgp_wire::pattern::AnyCommunity;
 use ipnet::IpNet;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::Written;
 use crate::fault::Fault;
+use crate::schema;
 use crate::values::cidr;
 
 /// A range that Services have addresses from. A range of one address is announced only while a Service has it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ServiceRange {
     /// The range.
     #[serde(deserialize_with = "cidr::deserialize")]
+    #[schemars(with = "schema::Cidr")]
     pub cidr: IpNet,
 }
 
 /// Whether every node announces the ranges of load balancers' addresses.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Aggregation {
     /// The ranges, and single addresses where only some nodes are to get their packets.
     #[default]
@@ -28,7 +31,7 @@ pub enum Aggregation {
 }
 
 /// What becomes of forwarded packets to an address of the Services' ranges that no Service has.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum LoopPrevention {
     /// They are dropped.
     #[default]
@@ -40,7 +43,7 @@ pub enum LoopPrevention {
 }
 
 /// A name for a community.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NamedCommunity {
     /// The name, as `prefixAdvertisements` has it.
@@ -50,11 +53,12 @@ pub struct NamedCommunity {
 }
 
 /// Communities of the node's own routes inside a range.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PrefixAdvertisement {
     /// The range.
     #[serde(deserialize_with = "cidr::deserialize")]
+    #[schemars(with = "schema::Cidr")]
     pub cidr: IpNet,
     /// Communities, or names of `communities`.
     pub communities: Vec<String>,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::advertisement::{
@@ -9,6 +10,7 @@ use crate::advertisement::{
     validate_advertisements, validate_communities, validate_ranges,
 };
 use crate::fault::Fault;
+use crate::schema;
 use crate::values::optional_duration;
 use crate::{AsNumber, ByLabel, PasswordSource, Selector};
 
@@ -19,7 +21,7 @@ pub const DEFAULT: &str = "default";
 pub const NODE_PREFIX: &str = "node.";
 
 /// Settings. One that is absent has its default: see the constants of the planner.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BgpConfigurationSpec {
     /// The AS of nodes that have none of their own (annotation `margay.dev/as-number`). 64512 by default.
@@ -49,6 +51,7 @@ pub struct BgpConfigurationSpec {
         skip_serializing_if = "Option::is_none",
         with = "optional_duration"
     )]
+    #[schemars(with = "Option<schema::Duration>")]
     pub node_mesh_max_restart_time: Option<Duration>,
     /// What sessions within the mesh are signed with (RFC 2385).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -59,6 +62,7 @@ pub struct BgpConfigurationSpec {
         skip_serializing_if = "Option::is_none",
         with = "optional_duration"
     )]
+    #[schemars(with = "Option<schema::Duration>")]
     pub hold_time: Option<Duration>,
     /// Whether graceful restart is offered where the peer says nothing else. True by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -102,7 +106,7 @@ pub struct BgpConfigurationSpec {
 }
 
 /// Which addresses nodes accept connections at.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum BindMode {
     /// Every one.
     #[default]
@@ -112,7 +116,7 @@ pub enum BindMode {
 }
 
 /// How paths are compared (RFC 4271 §9.1.2.2), and how many of them share the load.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BestPath {
     /// How many equal paths share the load; 16 by default.
@@ -138,7 +142,7 @@ pub struct BestPath {
 }
 
 /// Which nodes are route reflectors (RFC 4456).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RouteReflectors {
     /// The labels of nodes that are reflectors, or that may be chosen. All nodes by default.
@@ -150,7 +154,7 @@ pub struct RouteReflectors {
 }
 
 /// How many nodes are chosen to be reflectors.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AutoReflectors {
     /// So many in the cluster, spread over its zones.

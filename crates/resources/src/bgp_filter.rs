@@ -1,5 +1,6 @@
 //! `BGPFilter`: which routes a peer may send us, and which it gets.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::fault::Fault;
@@ -7,7 +8,7 @@ use crate::filter_rule::{FilterRule, Place};
 
 /// Rules for each direction and family. The first rule that matches decides; a route that none matches falls to the
 /// default: accepted on import when it is inside the cluster's pod ranges, on export when it is our own.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BgpFilterSpec {
     /// For IPv4 routes that a peer sends us.

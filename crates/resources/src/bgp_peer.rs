@@ -4,15 +4,17 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::bgp_configuration::{validate_hold_time, validate_restart_time};
 use crate::fault::Fault;
+use crate::schema;
 use crate::values::{cidr, optional_duration};
 use crate::{AsNumber, ByLabel, PasswordSource, PeerAddress, Selector};
 
 /// A peer, and which nodes have it. With neither `node` nor `nodeSelector` all nodes do.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BgpPeerSpec {
     /// The one node that has this peer.
@@ -100,6 +102,7 @@ pub struct BgpPeerSpec {
         skip_serializing_if = "Option::is_none",
         with = "optional_duration"
     )]
+    #[schemars(with = "Option<schema::Duration>")]
     pub hold_time: Option<Duration>,
     /// How often we send a KEEPALIVE; at most a third of the hold time agreed on.
     #[serde(
@@ -107,6 +110,7 @@ pub struct BgpPeerSpec {
         skip_serializing_if = "Option::is_none",
         with = "optional_duration"
     )]
+    #[schemars(with = "Option<schema::Duration>")]
     pub keepalive_time: Option<Duration>,
     /// What TCP's segments are signed with (RFC 2385).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -123,6 +127,7 @@ pub struct BgpPeerSpec {
         skip_serializing_if = "Option::is_none",
         with = "optional_duration"
     )]
+    #[schemars(with = "Option<schema::Duration>")]
     pub max_restart_time: Option<Duration>,
     /// Accept it only from at most this many hops away (RFC 5082); 1 is directly connected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -133,11 +138,12 @@ pub struct BgpPeerSpec {
 }
 
 /// Peers that are not known by their addresses: whoever connects from a range, and is of one of these ASes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PeerRange {
     /// The range.
     #[serde(deserialize_with = "cidr::deserialize")]
+    #[schemars(with = "schema::Cidr")]
     pub cidr: IpNet,
     /// Their ASes.
     pub as_numbers: Vec<AsNumber>,
@@ -147,7 +153,7 @@ pub struct PeerRange {
 }
 
 /// One peer of a table.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Peer {
     /// Where it is.
@@ -158,7 +164,7 @@ pub struct Peer {
 }
 
 /// A bound on the prefixes of each family that a peer announces, rejected ones counted too.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct MaxPrefixes {
     /// So many are fine.
@@ -175,11 +181,12 @@ pub struct MaxPrefixes {
         skip_serializing_if = "Option::is_none",
         with = "optional_duration"
     )]
+    #[schemars(with = "Option<schema::Duration>")]
     pub restart_after: Option<Duration>,
 }
 
 /// What comes of more prefixes than the limit.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum LimitAction {
     /// It is said, and that is all.
     Warn,
@@ -215,7 +222,7 @@ impl MaxPrefixes {
 }
 
 /// Source address of our connections.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum SourceAddress {
     /// The node's InternalIP.
     #[default]
@@ -225,7 +232,7 @@ pub enum SourceAddress {
 }
 
 /// How the next hop is set (RFC 4271 §5.1.3).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum NextHopMode {
     /// As the RFC says: ours towards external peers unless the route's own is on the shared subnet; unchanged towards
     /// internal ones.
@@ -239,7 +246,7 @@ pub enum NextHopMode {
 }
 
 /// Whether the other side of a `peerSelector` has the session as well.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ReversePeering {
     /// It has.
     #[default]
@@ -249,7 +256,7 @@ pub enum ReversePeering {
 }
 
 /// What becomes of private AS numbers (RFC 6996) towards an external peer.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum PrivateAs {
     /// Nothing.
     #[default]

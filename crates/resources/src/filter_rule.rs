@@ -4,14 +4,16 @@ use std::net::IpAddr;
 
 use bgp_wire::pattern::{AnyCommunity, AsPathPattern, CommunityPattern};
 use ipnet::IpNet;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::fault::Fault;
+use crate::schema;
 use crate::values::{cidr, optional_cidr};
 use crate::{AsNumber, Written};
 
 /// A rule: it matches where all that it asks holds, so one that asks nothing matches every route of its family.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct FilterRule {
     /// The prefix to compare with.
@@ -20,6 +22,7 @@ pub struct FilterRule {
         skip_serializing_if = "Option::is_none",
         deserialize_with = "optional_cidr::deserialize"
     )]
+    #[schemars(with = "Option<schema::Cidr>")]
     pub cidr: Option<IpNet>,
     /// How to compare.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -57,6 +60,7 @@ pub struct FilterRule {
         skip_serializing_if = "Option::is_none",
         deserialize_with = "optional_cidr::deserialize"
     )]
+    #[schemars(with = "Option<schema::Cidr>")]
     pub next_hop: Option<IpNet>,
     /// ORIGIN.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -78,7 +82,7 @@ pub struct FilterRule {
 }
 
 /// How a route's prefix is compared with `cidr`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum MatchOperator {
     /// It is the same.
     Equal,
@@ -91,7 +95,7 @@ pub enum MatchOperator {
 }
 
 /// Lengths of prefixes, both ends included.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PrefixLength {
     /// The shortest; that of `cidr` by default.
@@ -103,11 +107,12 @@ pub struct PrefixLength {
 }
 
 /// A prefix and the lengths of those inside it that are meant.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PrefixRange {
     /// The prefix.
     #[serde(deserialize_with = "cidr::deserialize")]
+    #[schemars(with = "schema::Cidr")]
     pub cidr: IpNet,
     /// Lengths that a route inside it may have; its own alone when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -115,7 +120,7 @@ pub struct PrefixRange {
 }
 
 /// Where a route comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Source {
     /// From any peer.
     RemotePeers,
@@ -128,7 +133,7 @@ pub enum Source {
 }
 
 /// What kind of peer the filter is used for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum PeerType {
     /// One of another AS.
     #[serde(rename = "eBGP")]
@@ -139,7 +144,7 @@ pub enum PeerType {
 }
 
 /// Communities that a route carries.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CommunityMatch {
     /// Each of them must be there.
@@ -147,7 +152,7 @@ pub struct CommunityMatch {
 }
 
 /// Numbers from one to another, both included; open where one is absent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Bounds {
     /// The least.
@@ -159,7 +164,7 @@ pub struct Bounds {
 }
 
 /// ORIGIN (RFC 4271 §5.1.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Origin {
     /// IGP.
     #[serde(rename = "IGP")]
@@ -172,7 +177,7 @@ pub enum Origin {
 }
 
 /// What becomes of a route.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Action {
     /// It passes.
     Accept,
@@ -183,7 +188,7 @@ pub enum Action {
 }
 
 /// One change to a route: exactly one field is set.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Operation {
     /// Adds a community.
@@ -257,7 +262,7 @@ pub struct Operation {
 }
 
 /// What an operation works with.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Value<T> {
     /// It.
@@ -265,7 +270,7 @@ pub struct Value<T> {
 }
 
 /// Communities to set.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Communities {
     /// They.
@@ -273,7 +278,7 @@ pub struct Communities {
 }
 
 /// AS numbers to put in front.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AsPathPrefix {
     /// They, the most recent first.

@@ -4,9 +4,11 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::yaml::Parsed;
+use crate::fault::Fault;
+use crate::tree::Tree;
+use crate::yaml::{self, Parsed};
 use crate::{
     BgpConfigurationSpec, BgpFilterSpec, BgpPeerSpec, EndpointSlice, IpPoolSpec, IpReservationSpec,
     Kind, Namespace, Node, Object, ObjectRef, Problem, Secret, Service, Severity,
@@ -38,6 +40,20 @@ pub struct ClusterState {
     pub services: BTreeMap<String, Service>,
     /// EndpointSlices of nodes that matter: see [`Index::for_node`].
     pub endpoint_slices: BTreeMap<String, EndpointSlice>,
+}
+
+impl ClusterState {
+    /// The Secrets that are named as a password's place.
+    #[must_use]
+    pub fn secret_names(&self) -> BTreeSet<String> {
+        let peers = self.peers.values().map(|peer| &peer.password);
+        let mesh = self
+            .configurations
+            .values()
+            .map(|it| &it.node_mesh_password);
+        let named = peers.chain(mesh).flatten();
+        named.map(|it| it.secret_key_ref.name.clone()).collect()
+    }
 }
 
 /// The objects of all sources. An object with a fault is kept out and listed under [`problems`](Self::problems), while
@@ -93,13 +109,25 @@ impl Index {
         let Some(object) = self.relevant(object) else {
             return self.delete(reference.kind, &reference.name);
         };
-        let held = self
-            .sources
-            .entry(KUBERNETES.to_owned())
-            .or_default()
-            .objects
-            .entry(reference.clone())
-            .or_default();
+        self.hold(&reference, Some(object), faults)
+    }
+
+    /// An object is new or has changed, as it came over the API. Returns whether the state changed.
+    pub fn receive(&mut self, kind: Kind, json: &serde_json::Value) -> bool {
+        let tree = Tree::from(json);
+        match Object::from_tree(kind, &tree) {
+            Ok(object) => self.apply(object),
+            Err(fault) => {
+                let reference = yaml::reference(kind, &tree);
+                self.hold(&reference, None, vec![yaml::discreet(kind, fault)])
+            }
+        }
+    }
+
+    /// Keeps the new version of an object if nothing is wrong with it, else what is.
+    fn hold(&mut self, reference: &ObjectRef, object: Option<Object>, faults: Vec<Fault>) -> bool {
+        let source = self.sources.entry(KUBERNETES.to_owned()).or_default();
+        let held = source.objects.entry(reference.clone()).or_default();
         held.problems = faults
             .into_iter()
             .map(|fault| Problem {
@@ -112,9 +140,9 @@ impl Index {
             })
             .collect();
         if held.problems.is_empty() {
-            held.good = Some(object);
+            held.good = object;
         }
-        self.settle(&reference)
+        self.settle(reference)
     }
 
     /// An object is gone. Returns whether the state changed.

@@ -1,10 +1,12 @@
 //! `IPPool`: a range that pods have their addresses from.
 
 use ipnet::IpNet;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::Selector;
 use crate::fault::Fault;
+use crate::schema;
 use crate::values::cidr;
 
 /// Prefix length of a pool's blocks unless told otherwise, IPv4: 64 addresses, as in Calico.
@@ -14,11 +16,12 @@ pub const DEFAULT_BLOCK_SIZE_V6: u8 = 122;
 
 /// A range of pod addresses. Together the pools say which routes are accepted from peers without a filter. Nodes take
 /// blocks out of them where they have no pod CIDR of the family, or where a pool's [`AssignmentMode`] says so.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct IpPoolSpec {
     /// The range.
     #[serde(deserialize_with = "cidr::deserialize")]
+    #[schemars(with = "schema::Cidr")]
     pub cidr: IpNet,
     /// Prefix length of the blocks that nodes take: 20 to 32 (IPv4; 26 by default), 116 to 128 (IPv6; 122 by default).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -54,7 +57,7 @@ pub struct IpPoolSpec {
 
 /// When packets between nodes travel inside packets of the nodes' own.
 #[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
 )]
 pub enum IpipMode {
     /// Never: the network between the nodes knows where pods are.
@@ -87,7 +90,7 @@ impl std::fmt::Display for IpipMode {
 }
 
 /// Who has addresses of a pool.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum AssignmentMode {
     /// Every pod that both selectors select, also on nodes with a pod CIDR, which then gives nothing of that family.
     Automatic,

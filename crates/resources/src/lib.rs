@@ -9,11 +9,13 @@
 //! | [`node`] | what we use of Kubernetes' `v1` Node |
 //! | [`advertisement`] | which Services a BGPConfiguration announces, and with which communities |
 //! | [`service`] | what we use of Kubernetes' Service and EndpointSlice |
+//! | [`node_status`] | `NodeStatus`, which agents write |
 //! | [`secret`] | what we use of Kubernetes' `v1` Secret: passwords |
 //! | [`by_label`] | tables by a node's label: a row for each rack |
 //! | [`values`] | AS numbers, durations, peer addresses: what fields hold |
 //! | [`selector`] | label selectors, in Kubernetes' syntax and in Calico's |
 //! | [`yaml`] | files to objects; every fault with its line and what would be right |
+//! | [`schema`] | what the API server is told of the values that fields hold |
 //! | [`index`] | objects that come and go, to [`ClusterState`] |
 //!
 //! Field names and semantics are those of Calico's `projectcalico.org/v3` where the idea is the same. A field exists
@@ -33,7 +35,9 @@ pub mod ip_reservation;
 pub mod ipam_block;
 pub mod namespace;
 pub mod node;
+pub mod node_status;
 pub mod object;
+pub mod schema;
 pub mod secret;
 pub mod selector;
 pub mod service;
@@ -56,6 +60,7 @@ pub use ip_reservation::IpReservationSpec;
 pub use ipam_block::{IpamBlock, IpamBlockSpec};
 pub use namespace::Namespace;
 pub use node::Node;
+pub use node_status::NodeStatusStatus;
 pub use object::{Kind, Metadata, Object, ObjectRef, Resource};
 pub use secret::{PasswordSource, Secret, SecretKeyRef};
 pub use selector::Selector;

@@ -91,6 +91,32 @@ impl Tree {
     }
 }
 
+/// What comes over the API has no lines.
+impl From<&serde_json::Value> for Tree {
+    fn from(value: &serde_json::Value) -> Self {
+        use serde_json::Value as Json;
+        let value = match value {
+            Json::Null => Value::Null,
+            Json::Bool(value) => Value::Bool(*value),
+            Json::Number(number) => match (number.as_u64(), number.as_i64()) {
+                (Some(number), _) => Value::Unsigned(number),
+                (None, Some(number)) => Value::Signed(number),
+                (None, None) => Value::Float(number.as_f64().unwrap_or(f64::NAN)),
+            },
+            Json::String(text) => Value::Text(text.clone()),
+            Json::Array(items) => Value::List(items.iter().map(Self::from).collect()),
+            Json::Object(fields) => {
+                let entry = |(name, value): (&String, &Json)| {
+                    let (line, name) = (0, name.clone());
+                    (Key { line, name }, Self::from(value))
+                };
+                Value::Map(fields.iter().map(entry).collect())
+            }
+        };
+        Self { line: 0, value }
+    }
+}
+
 impl<'de> Deserialize<'de> for Tree {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let spanned = Spanned::<Value>::deserialize(deserializer)?;

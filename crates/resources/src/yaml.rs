@@ -174,7 +174,7 @@ fn kind(tree: &Tree) -> Result<Kind, Fault> {
     }
 }
 
-fn reference(kind: Kind, tree: &Tree) -> ObjectRef {
+pub(crate) fn reference(kind: Kind, tree: &Tree) -> ObjectRef {
     let field = |name| tree.child("metadata").and_then(|it| it.text(name));
     full_reference(kind, field("name"), field("namespace"))
 }
@@ -253,7 +253,7 @@ fn documents(text: &str) -> Vec<(u32, &str)> {
 }
 
 /// What stands in the place of a password, or in a Secret, is not for a log, however wrong it is.
-fn discreet(kind: Kind, fault: Fault) -> Fault {
+pub(crate) fn discreet(kind: Kind, fault: Fault) -> Fault {
     let password = |part: &String| matches!(part.as_str(), "password" | "nodeMeshPassword");
     let unknown = fault.message.starts_with("no such field");
     if unknown || !(kind == Kind::Secret || fault.path.iter().any(password)) {

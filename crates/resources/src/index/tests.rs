@@ -165,3 +165,34 @@ fn objects_come_and_go_one_by_one() {
     assert!(!index.delete(Kind::IpPool, "p"));
     check(&index, &expect![""]);
 }
+
+/// What comes over the API is judged as what stands in a file is, and has no line.
+#[test]
+fn what_the_api_sends_is_judged_too() {
+    let mut index = Index::default();
+    let pool = |cidr: &str| serde_json::json!({"apiVersion": "margay.dev/v1alpha1", "kind": "IPPool", "metadata": {"name": "p"}, "spec": {"cidr": cidr}});
+    assert!(index.receive(Kind::IpPool, &pool("10.1.0.0/16")));
+    assert!(!index.receive(Kind::IpPool, &pool("10.1.0.1/16")));
+    check(
+        &index,
+        &expect![[r#"
+        p 10.1.0.0/16
+        kubernetes: IPPool/p: spec.cidr: `10.1.0.1/16` has bits set beyond its prefix length: did you mean `10.1.0.0/16`? (the last good version stays in force)
+    "#]],
+    );
+    assert!(index.receive(Kind::IpPool, &pool("10.2.0.0/16")));
+    check(
+        &index,
+        &expect![[r#"
+        p 10.2.0.0/16
+    "#]],
+    );
+    let peer = serde_json::json!({
+        "apiVersion": "margay.dev/v1alpha1", "kind": "BGPPeer", "metadata": {"name": "tor"},
+        "spec": {"peerIP": "192.0.2.1", "asNumber": 64500, "password": {"secretKeyRef": {"name": "bgp", "key": "k"}}},
+    });
+    assert!(index.receive(Kind::BgpPeer, &peer));
+    assert_eq!(index.state().secret_names(), ["bgp".to_owned()].into());
+    assert!(index.delete(Kind::BgpPeer, "tor"));
+    assert!(index.state().secret_names().is_empty());
+}
