@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Parser, ValueEnum};
+use clap::{ArgGroup, Parser, ValueEnum};
 use dataplane::GroupKind;
 
 /// Margay's node agent: routes to this node's pods, a BGP speaker that announces them, and what a CNI plugin asks.
@@ -11,6 +11,7 @@ use dataplane::GroupKind;
 #[command(
     name = "margayd",
     version,
+    group = ArgGroup::new("source").required(true).args(["config_dir", "kubernetes", "kubeconfig"]),
     after_help = "`margayd uninstall` removes all that Margay has put into the kernel: see `margayd uninstall --help`."
 )]
 pub struct Cli {
@@ -20,7 +21,20 @@ pub struct Cli {
 
     /// Directory of YAML files with Nodes and Margay's own resources; changes are picked up live.
     #[arg(long, env = "MARGAY_CONFIG_DIR", value_name = "DIR")]
-    pub config_dir: PathBuf,
+    pub config_dir: Option<PathBuf>,
+
+    /// Read Nodes, Secrets and Margay's own resources from the Kubernetes API, with the service account of the pod that this
+    /// runs in.
+    #[arg(long, env = "MARGAY_KUBERNETES")]
+    pub kubernetes: bool,
+
+    /// The same with this kubeconfig, outside a pod.
+    #[arg(long, env = "MARGAY_KUBECONFIG", value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// Namespace of the Secrets that hold passwords: by default the pod's, or that of the kubeconfig's context.
+    #[arg(long, env = "POD_NAMESPACE", value_name = "NAME")]
+    pub namespace: Option<String>,
 
     /// Directory that all nodes share, where it is written which node has which block of an IPPool. `ipam` inside the
     /// configuration directory unless given.

@@ -1,14 +1,27 @@
 //! The configuration in force: what a source's files say, what is wrong with them, and the plan that follows for this node.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use cluster::Change;
+use cluster::kinds::Received;
 use ipnet::IpNet;
 use node::{NodePlan, PlanError};
 use resources::yaml::{self, Parsed};
-use resources::{Index, Problem, Severity};
+use resources::{Index, Kind, Problem, Severity, index};
 use tracing::{error, info, warn};
 
 use crate::source::Snapshot;
+
+/// Why there is no plan.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoPlan {
+    /// Not all is known. What an earlier agent left in the kernel stays, and nothing is begun.
+    #[error("waiting for the API server to tell all of: {0}")]
+    Outstanding(String),
+    /// Too little is known of the node.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+}
 
 /// The configuration in force.
 #[derive(Debug)]
@@ -19,6 +32,9 @@ pub struct Configuration {
     files: BTreeMap<String, u64>,
     /// Why there's nothing new from the source.
     unreadable: Option<Problem>,
+    /// What the API server has not told yet, and what is wrong with asking it.
+    outstanding: Vec<String>,
+    faults: Vec<String>,
     /// Problems that were logged already: each is logged once, for as long as it lasts.
     logged: Vec<Problem>,
 }
@@ -32,6 +48,8 @@ impl Configuration {
             node,
             files: BTreeMap::new(),
             unreadable: None,
+            outstanding: Vec::new(),
+            faults: Vec::new(),
             logged: Vec::new(),
         }
     }
@@ -61,15 +79,51 @@ impl Configuration {
         self.unreadable = Some(whole_source(source, message));
     }
 
+    /// The API server's objects have changed so.
+    pub fn receive(&mut self, changes: Vec<Change>) {
+        for change in changes {
+            match change {
+                Change::Applied(Received::Read(object)) => self.index.apply(*object),
+                Change::Applied(Received::Raw(kind, json)) => self.index.receive(kind, &json),
+                Change::Deleted(object) => self.index.delete(object.kind, &object.name),
+            };
+        }
+        let state = self.index.state();
+        let counts = [
+            (Kind::BgpConfiguration, state.configurations.len()),
+            (Kind::BgpFilter, state.filters.len()),
+            (Kind::BgpPeer, state.peers.len()),
+            (Kind::IpPool, state.pools.len()),
+            (Kind::Node, state.nodes.len()),
+            (Kind::Secret, state.secrets.len()),
+        ];
+        let named = |(kind, count): (Kind, usize)| (kind.to_string(), count as u64);
+        self.files = counts.into_iter().map(named).collect();
+    }
+
+    /// What the API server has not told yet, and what is wrong with asking it.
+    pub fn set_reading(&mut self, outstanding: Vec<String>, faults: Vec<String>) {
+        (self.outstanding, self.faults) = (outstanding, faults);
+    }
+
+    /// The Secrets that passwords are in.
+    #[must_use]
+    pub fn secret_names(&self) -> BTreeSet<String> {
+        self.index.state().secret_names()
+    }
+
     /// What this node is to do that has these blocks of pools, as far as that is known.
     ///
     /// # Errors
     /// Too little is known of it.
-    pub fn plan(&self, blocks: &Result<Vec<IpNet>, String>) -> Result<NodePlan, PlanError> {
+    pub fn plan(&self, blocks: &Result<Vec<IpNet>, String>) -> Result<NodePlan, NoPlan> {
+        if !self.outstanding.is_empty() {
+            return Err(NoPlan::Outstanding(self.outstanding.join(", ")));
+        }
         let known = blocks.as_deref().unwrap_or_default();
         let mut plan = node::plan_with_blocks(self.index.state(), &self.node, known)?;
         if let Err(reason) = blocks {
-            return Err(PlanError::BlocksUnknown(reason.clone()));
+            return Err(PlanError::BlocksUnknown(reason.clone()).into());
         }
         plan.speaker.complete = self.is_complete();
         Ok(plan)
@@ -90,9 +144,18 @@ impl Configuration {
 
     /// Everything that is wrong: with the files, and with what they ask of this node.
     #[must_use]
-    pub fn problems(&self, plan: &Result<NodePlan, PlanError>) -> Vec<Problem> {
+    pub fn problems(&self, plan: &Result<NodePlan, NoPlan>) -> Vec<Problem> {
         let mut problems = self.index.problems();
         problems.extend(self.unreadable.clone());
+        let fault = |fault: &String| Problem {
+            // What is in force stays in force while nobody can be asked for more.
+            severity: match self.outstanding.is_empty() {
+                true => Severity::Warning,
+                false => Severity::Error,
+            },
+            ..whole_source(index::KUBERNETES, fault.clone())
+        };
+        problems.extend(self.faults.iter().map(fault));
         match plan {
             Ok(plan) => {
                 problems.extend(

@@ -18,14 +18,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-use crate::blocks::{self, Blocks, DirectoryStore};
+use crate::blocks::{self, BlockStore, Blocks, DirectoryStore, NoStore};
 use crate::cli::Cli;
 use crate::config::Configuration;
 use crate::fib::{self, Fib};
 use crate::firewall::Firewall;
+use crate::origin::{News, Origin};
 use crate::pods::{self, Endpoint, EndpointSink, PodsConfig, PodsHandle};
-use crate::source::Directory;
-use crate::{health, metrics, server};
+use crate::{health, metrics, report, server};
 
 /// How long until a port that was taken is tried again.
 const LISTEN_RETRY: Duration = Duration::from_secs(10);
@@ -173,6 +173,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Err(error) => warn!("pods can't be routed to: {error}"),
     }
 
+    let origin = Origin::new(&cli).await?;
     multipath(&cli);
     let (fib, inherited, fib_thread) = fib::spawn(cli.group_kind())?;
     if inherited.routes > 0 {
@@ -203,8 +204,12 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         tokio::spawn(health::serve(address, agent.clone()).await?);
     }
 
+    if let Some((reporter, own)) = origin.reporter() {
+        tokio::spawn(report::run(agent.clone(), reporter, own));
+    }
+
     let mut control = Control {
-        directory: Directory::new(cli.config_dir),
+        origin,
         configuration: Configuration::new(cli.node_name),
         sysctls: cli.sysctl_dir,
         restarting: inherited.routes > 0,
@@ -254,10 +259,14 @@ async fn start_blocks(
     pods: &PodsHandle,
 ) -> std::io::Result<(Blocks, watch::Receiver<blocks::State>)> {
     let ipam_dir = cli.ipam_dir.clone();
-    let ipam_dir = ipam_dir.unwrap_or_else(|| cli.config_dir.join("ipam"));
+    let beside = || cli.config_dir.as_ref().map(|folder| folder.join("ipam"));
+    let store: Box<dyn BlockStore> = match ipam_dir.or_else(beside) {
+        Some(folder) => Box::new(DirectoryStore::new(folder, &cli.node_name)),
+        None => Box::new(NoStore),
+    };
     let blocks = blocks::spawn(
         cli.node_name.clone(),
-        Box::new(DirectoryStore::new(ipam_dir, &cli.node_name)),
+        store,
         Arc::new(pods.clone()),
         Duration::from_secs(cli.block_grace),
     )?;
@@ -268,7 +277,7 @@ async fn start_blocks(
 }
 
 struct Control {
-    directory: Directory,
+    origin: Origin,
     configuration: Configuration,
     /// Where kernel parameters can be written.
     sysctls: PathBuf,
@@ -295,11 +304,20 @@ impl Control {
             None => Duration::MAX,
         };
         tokio::select! {
-            read = self.directory.changed() => match read {
-                Ok(snapshot) => self.configuration.replace(&snapshot),
-                Err(error) => {
-                    let source = self.directory.path().display().to_string();
-                    self.configuration.unreadable(&source, &error);
+            news = self.origin.changed() => match news {
+                News::Files(Ok(snapshot)) => self.configuration.replace(&snapshot),
+                News::Files(Err(error)) => {
+                    self.configuration.unreadable(&self.origin.to_string(), &error);
+                }
+                News::Cluster(changes) => {
+                    self.configuration.receive(changes);
+                    let (outstanding, faults) = self.origin.settle(&self.configuration.secret_names());
+                    // Nothing to say yet: the first lists are on their way.
+                    let on_its_way = !outstanding.is_empty() && faults.is_empty();
+                    self.configuration.set_reading(outstanding, faults);
+                    if on_its_way {
+                        return;
+                    }
                 }
             },
             Ok(()) = self.facts.changed() => {
@@ -357,7 +375,7 @@ impl Control {
         self.configuration.log(&problems);
         let files = self.configuration.files().iter();
         let config = ConfigStatus {
-            source: self.directory.path().display().to_string(),
+            source: self.origin.to_string(),
             files: files
                 .map(|(name, objects)| ConfigFile {
                     name: name.clone(),

@@ -3,6 +3,7 @@
 //! | module | what |
 //! | --- | --- |
 //! | [`cli`], [`logging`] | command line and log lines |
+//! | [`origin`] | where objects come from: a directory or the Kubernetes API |
 //! | [`source`] | the directory of YAML files |
 //! | [`config`] | what they say, what is wrong with them, and the plan that follows |
 //! | [`blocks`] | the thread that takes blocks of pools and gives them back |
@@ -11,6 +12,7 @@
 //! | [`firewall`] | the thread that keeps our nftables table |
 //! | [`pods`] | the threads that answer the CNI plugin |
 //! | [`server`] | the local API for `margayctl` |
+//! | `report` | the node's status, for the API server |
 //! | [`metrics`] | the same for Prometheus |
 //! | [`health`] | whether the agent lives and serves, for the kubelet's probes |
 //! | [`uninstall`] | `margayd uninstall`: takes all of it away again |
@@ -28,7 +30,9 @@ pub mod firewall;
 pub mod health;
 pub mod logging;
 pub mod metrics;
+pub mod origin;
 pub mod pods;
+mod report;
 pub mod server;
 pub mod source;
 mod sys;

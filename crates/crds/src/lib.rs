@@ -12,7 +12,8 @@ pub mod rules;
 pub mod structural;
 
 use resources::{
-    API_VERSION, BgpConfigurationSpec, BgpFilterSpec, BgpPeerSpec, IpPoolSpec, IpReservationSpec, NodeStatusStatus,
+    API_VERSION, BgpConfigurationSpec, BgpFilterSpec, BgpPeerSpec, IpPoolSpec, IpReservationSpec,
+    NodeStatusStatus,
 };
 use schemars::JsonSchema;
 use serde_json::{Value, json};

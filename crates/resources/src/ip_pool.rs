@@ -57,7 +57,18 @@ pub struct IpPoolSpec {
 
 /// When packets between nodes travel inside packets of the nodes' own.
 #[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    JsonSchema,
 )]
 pub enum IpipMode {
     /// Never: the network between the nodes knows where pods are.

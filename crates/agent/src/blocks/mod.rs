@@ -22,7 +22,7 @@ use tokio::sync::watch;
 pub use directory::DirectoryStore;
 pub(crate) use holder::Holder;
 pub use holder::{Addresses, Answer, PoolUsage, Want};
-pub use store::{BlockStore, CreateError, Listed, StoreError, Stored, Unreadable};
+pub use store::{BlockStore, CreateError, Listed, NoStore, StoreError, Stored, Unreadable};
 
 /// How often the store is read although nobody asks.
 const REFRESH: Duration = Duration::from_secs(30);

@@ -79,3 +79,33 @@ pub enum CreateError {
     /// Anything else.
     Failed(StoreError),
 }
+
+/// Nowhere: no block is taken. Two nodes with a record of their own each would take the same one.
+#[derive(Debug)]
+pub struct NoStore;
+
+impl NoStore {
+    fn error() -> StoreError {
+        StoreError(
+            "blocks of pools are not kept in the Kubernetes API yet: give nodes pod CIDRs, or --ipam-dir, a directory that all nodes share".to_owned(),
+        )
+    }
+}
+
+impl BlockStore for NoStore {
+    fn list(&self) -> Result<Listed, StoreError> {
+        Ok(Listed::default())
+    }
+
+    fn create(&self, _: &IpamBlock) -> Result<Stored, CreateError> {
+        Err(CreateError::Failed(Self::error()))
+    }
+
+    fn delete(&self, _: &Stored) -> Result<(), StoreError> {
+        Err(Self::error())
+    }
+
+    fn name(&self) -> String {
+        "no record of blocks".to_owned()
+    }
+}

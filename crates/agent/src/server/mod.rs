@@ -116,6 +116,14 @@ async fn status(State(agent): State<Agent>) -> Answer<api::Status> {
     Ok(Json(convert::status(&agent, speaker.as_ref(), &numbers)))
 }
 
+/// How the agent is, and its peers; `None` while it is stopping.
+pub(crate) async fn snapshot(agent: &Agent) -> Option<(api::Status, Vec<api::Peer>)> {
+    let Json(status) = status(State(agent.clone())).await.ok()?;
+    // There may be no speaker yet.
+    let peers = all_peers(agent).await.unwrap_or_default();
+    Some((status, peers))
+}
+
 async fn peers(State(agent): State<Agent>) -> Answer<api::Peers> {
     let peers = all_peers(&agent).await?;
     Ok(Json(api::Peers {

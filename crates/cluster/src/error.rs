@@ -1,0 +1,53 @@
+//! What went wrong between us and the API server, in words.
+
+use kube::Error;
+
+/// Why a request came to nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// There was no answer.
+    Unreachable(String),
+    /// The answer was no.
+    Refused {
+        /// HTTP's status.
+        code: u16,
+        /// The API server's words.
+        message: String,
+    },
+}
+
+impl Fault {
+    /// What an error of the client's stands for.
+    #[must_use]
+    pub fn new(error: &Error) -> Self {
+        if let Error::Api(status) = error {
+            // 5xx and "too many requests" are an API server that is starting, stopping or overloaded.
+            return match status.code {
+                429 | 500..=599 => Self::Unreachable(status.message.clone()),
+                code => Self::Refused {
+                    code,
+                    message: status.message.clone(),
+                },
+            };
+        }
+        Self::Unreachable(innermost(error))
+    }
+
+    /// The watch's place in the API server's history is forgotten (HTTP 410).
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        matches!(self, Self::Refused { code: 410, .. })
+    }
+}
+
+/// The last cause says most: `Connection refused`, and not that a service had an error.
+fn innermost(error: &Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    match cause.to_string() {
+        text if text.is_empty() => error.to_string(),
+        text => text,
+    }
+}
