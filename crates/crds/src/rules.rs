@@ -203,6 +203,10 @@ pub fn add(kind: &str, schema: &mut Value) {
             list.extend(rules.iter().map(rule));
         }
     }
+    if kind == "BGPPeer" {
+        // A row's peers: a node has two ToRs, rarely four.
+        at(schema, "peersByLabel.values")["additionalProperties"]["maxItems"] = json!(16);
+    }
     for list in ["importV4", "exportV4", "importV6", "exportV6"] {
         if kind != "BGPFilter" {
             break;

@@ -1,0 +1,61 @@
+//! Agents that a real API server tells what to do.
+
+mod agents;
+mod cluster;
+mod definitions;
+mod harness;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use lab::datacentre::Shape;
+use lab::kubernetes;
+use libtest_mimic::Completion;
+use tests::{Body, cannot_run, run};
+
+use cluster::Cluster;
+
+/// The machine has few cores, and a control plane takes two for a while.
+const THREADS: usize = 2;
+
+/// A test: it gets a prefix for the names of what it makes.
+type Test = fn(&str) -> Result<()>;
+
+const TESTS: [(&str, Test); 4] = [
+    ("the_api_server_asks_who_one_is", harness::rbac),
+    (
+        "objects_are_judged_with_words_that_help",
+        definitions::judgement,
+    ),
+    ("agents_follow_the_api", |prefix| {
+        Cluster::with(mesh(prefix), agents::follow)
+    }),
+    ("an_absent_api_server_changes_nothing", |prefix| {
+        Cluster::with(mesh(prefix), agents::absence)
+    }),
+];
+
+/// Two nodes, and sessions between them alone.
+fn mesh(prefix: &str) -> Shape {
+    Shape {
+        prefix: prefix.to_owned(),
+        tor: None,
+        racks: 1,
+        nodes: 2,
+        ..Shape::default()
+    }
+}
+
+fn main() -> ExitCode {
+    let bodies = TESTS.into_iter().zip(1..).map(|((name, test), number)| {
+        let body = move || match kubernetes::missing() {
+            Some(missing) => cannot_run(missing, &["all"]),
+            None => match test(&format!("k{number}-")) {
+                Ok(()) => Ok(Completion::Completed),
+                Err(error) => Err(format!("{error:#}").into()),
+            },
+        };
+        (name.to_owned(), Box::new(body) as Body)
+    });
+    run(bodies.collect(), Vec::new(), THREADS).exit_code()
+}
