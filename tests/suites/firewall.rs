@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use lab::datacentre::{DataCentre, Node, Pod, Shape};
-use lab::probe::{EchoServer, Pinger};
+use lab::probe::{EchoServer, Pinger, advertise};
 use lab::process::{Program, find};
 use lab::tor::Kind;
 use lab::{Namespace, net, wait};
@@ -32,6 +32,7 @@ fn main() -> ExitCode {
         case("pods_take_the_nodes_address_outside", masquerade),
         case("pods_send_from_their_own_addresses", spoofing),
         case("a_pod_with_leave_sends_from_any_address", allowed),
+        case("a_pod_is_no_router_and_follows_none", routers).with("ip"),
         case("a_forward_policy_of_drop_lets_pods_through", forward).with("iptables-nft"),
         case("who_flushes_the_ruleset_gets_it_back", flushed),
     ])
@@ -168,6 +169,75 @@ fn allowed(dc: &mut DataCentre) -> Result<()> {
         let rules = status(first)?.firewall.rules;
         let told = rules.iter().any(|rule| rule.contains("not looked at"));
         same("told", &told, &false)
+    })
+}
+
+/// Router advertisements, real ones, both ways over a pod's link. That they would be taken is seen each time as well: a host
+/// without our table takes a pod's, and a pod with the kernel's own default takes the host's.
+fn routers(dc: &mut DataCentre) -> Result<()> {
+    start(dc, false)?;
+    let node = &dc.racks[0].nodes[0];
+    wait_rules(node, "router advertisements")?;
+    let (pod, host) = (&node.pods[0], &node.namespace);
+    let veth = host_ifname(pod);
+    let link_local = |namespace: &Namespace, address: &str, ifname: &str| {
+        let text = ["-6", "addr", "add", address, "dev", ifname, "nodad"];
+        run(namespace, "ip", &text).map(drop)
+    };
+    link_local(host, "fe80::1/64", &veth)?;
+    // A pod without IPv6 has none.
+    link_local(&pod.namespace, "fe80::2/64", "eth0")?;
+    let prefix = "2001:db8:66::/64".parse()?;
+    let takes = |namespace: &Namespace| -> Result<bool> {
+        let addresses = run(namespace, "ip", &["-6", "addr"])?;
+        let routes = run(namespace, "ip", &["-6", "route"])?;
+        Ok(addresses.contains("2001:db8:66:") || routes.contains("proto ra"))
+    };
+    let sysctl = |namespace: &Namespace, ifname: &str, name: &str| -> Result<String> {
+        let path = format!("/proc/sys/net/ipv6/conf/{ifname}/{name}");
+        namespace.run(|| Ok(std::fs::read_to_string(&path)?.trim().to_owned()))
+    };
+    same(
+        "accept_ra",
+        &sysctl(&pod.namespace, "eth0", "accept_ra")?,
+        &"0".to_owned(),
+    )?;
+
+    advertise(host, &veth, prefix)?;
+    advertise(&pod.namespace, "eth0", prefix)?;
+    // Whoever would take one does so at once, as it comes: seen below. This is the time for what comes after it.
+    let quiet = || -> Result<()> {
+        for (who, namespace) in [("pod", &pod.namespace), ("host", host)] {
+            if takes(namespace)? {
+                bail!("the {who} follows a router that there is not");
+            }
+        }
+        Ok(())
+    };
+    for _ in 0..10 {
+        quiet()?;
+        Pinger::open(&pod.namespace)?.wait_answer(node.address, LIMIT)?;
+    }
+
+    // The kernel's default in the pod.
+    pod.namespace.sysctl("ipv6/conf/eth0/accept_ra", "1")?;
+    wait::until("the pod to follow", LIMIT, || {
+        advertise(host, &veth, prefix)?;
+        same("follows", &takes(&pod.namespace)?, &true)
+    })?;
+    same("the host", &takes(host)?, &false)?;
+    // A host without the table.
+    let node = dc.node("node-a1")?;
+    node.agent()?.kill()?;
+    run(
+        &node.namespace,
+        "nft",
+        &["delete", "table", "inet", "margay"],
+    )?;
+    let node = &dc.racks[0].nodes[0];
+    wait::until("the host to follow", LIMIT, || {
+        advertise(&node.pods[0].namespace, "eth0", prefix)?;
+        same("follows", &takes(&node.namespace)?, &true)
     })
 }
 

@@ -50,6 +50,10 @@ impl Firewall {
                 let names: Vec<&str> = self.spoofers.iter().map(String::as_str).collect();
                 lines.push(format!("not looked at: {}", names.join(", ")));
             }
+            lines.push(format!(
+                "router advertisements and redirects from {}*: dropped",
+                self.pod_interfaces
+            ));
         }
         if let Some(peers) = &self.tunnel_peers {
             lines.push(format!(
@@ -113,6 +117,7 @@ mod tests {
         let expected = [
             "packets from mgy* whose source address isn't routed to that interface: dropped",
             "not looked at: mgy1",
+            "router advertisements and redirects from mgy*: dropped",
             "tunnel packets from anybody but 1 nodes: dropped",
             "forwarded to an address of 10.96.0.0/12 that no Service has: dropped",
             "from 10.244.0.0/16 to outside 10.244.0.0/16, 192.0.2.1/32: masqueraded",

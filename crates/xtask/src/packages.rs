@@ -18,6 +18,7 @@ const WANTED: &[(&str, &str)] = &[
     ("exabgp", "exabgp"),
     ("tcpdump", "tcpdump"),
     ("nft", "nftables"),
+    ("strace", "strace"),
     ("iptables-nft", "iptables"),
     ("ptp", "containernetworking-plugins"),
     ("containerd", "containerd"),

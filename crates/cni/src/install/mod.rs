@@ -153,6 +153,7 @@ fn put(path: &Path, content: &[u8], mode: u32) -> Result<String, String> {
     name.push(path.file_name().unwrap_or_default());
     name.push(format!(".{}.new", std::process::id()));
     let draft = path.with_file_name(name);
+    remove_stale_drafts(path);
     let written = write(&draft, content, mode).and_then(|()| fs::rename(&draft, path));
     if let Err(error) = written {
         // It may not even have been made.
@@ -161,6 +162,25 @@ fn put(path: &Path, content: &[u8], mode: u32) -> Result<String, String> {
     }
     sync_folder(path);
     Ok(format!("wrote {}", path.display()))
+}
+
+/// Drafts of installers that were killed. Whoever is at it still has its process.
+fn remove_stale_drafts(path: &Path) {
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+        return;
+    };
+    let prefix = format!(".{}.", name.to_string_lossy());
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let process = name
+            .to_str()
+            .and_then(|name| name.strip_prefix(&prefix)?.strip_suffix(".new"))
+            .and_then(|process| process.parse::<u32>().ok());
+        let ended = |process: &u32| !Path::new(&format!("/proc/{process}")).exists();
+        if process.as_ref().is_some_and(ended) {
+            fs::remove_file(entry.path()).ok();
+        }
+    }
 }
 
 fn write(draft: &Path, content: &[u8], mode: u32) -> io::Result<()> {

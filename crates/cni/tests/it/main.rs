@@ -7,6 +7,7 @@
 
 mod attach;
 mod checklist;
+mod crash;
 mod forgiving;
 mod install;
 mod support;

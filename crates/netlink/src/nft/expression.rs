@@ -72,9 +72,18 @@ impl Rule<'_, '_> {
 
     /// Loads octets of the network header (`NFT_PAYLOAD_NETWORK_HEADER`).
     pub(super) fn network_header(&mut self, offset: u32, length: u32) -> &mut Self {
+        self.payload(1, offset, length)
+    }
+
+    /// Loads octets of the transport header (`NFT_PAYLOAD_TRANSPORT_HEADER`).
+    pub(super) fn transport_header(&mut self, offset: u32, length: u32) -> &mut Self {
+        self.payload(2, offset, length)
+    }
+
+    fn payload(&mut self, base: u32, offset: u32, length: u32) -> &mut Self {
         self.expression("payload", |data| {
             data.number(1, REGISTER);
-            data.number(2, 1);
+            data.number(2, base);
             data.number(3, offset);
             data.number(4, length);
         })

@@ -156,6 +156,25 @@ fn guard(batch: &mut Batch, firewall: &Firewall) {
         return;
     }
     let pods = firewall.pod_interfaces.as_bytes();
+    // With a link-local source, which is no route's business: without this a node that forwards no IPv6 takes its default
+    // route from a pod.
+    for (kind, what) in [
+        (134, "pods are no routers: advertisements"),
+        (137, "pods are no routers: redirects"),
+    ] {
+        rule(batch, &GUARD, what, |rule| {
+            rule.meta(Meta::InputName)
+                .compare(Compare::Equal, pods)
+                .meta(Meta::Family)
+                .compare(Compare::Equal, &[IPV6])
+                .meta(Meta::Transport)
+                .compare(Compare::Equal, &[58])
+                .transport_header(0, 1)
+                .compare(Compare::Equal, &[kind])
+                .count()
+                .verdict(Verdict::Drop);
+        });
+    }
     name_set(batch, "spoofers", firewall);
     rule(
         batch,
