@@ -79,7 +79,10 @@ pub(crate) fn route(node: &Node, prefix: &str) -> Result<(String, String)> {
         &[family, "-j", "route", "show", prefix, "proto", "77"],
     )?;
     let routes: Value = serde_json::from_str(&text)?;
-    let word = |key: &str| Some(routes[0][key].as_str()?.to_owned());
+    // With a group of nexthop objects `ip -6` lists its members, were there but one.
+    let route = &routes[0];
+    let hop = route["nexthops"].get(0).unwrap_or(route);
+    let word = |key: &str| Some(hop[key].as_str()?.to_owned());
     let gateway = word("gateway").with_context(|| format!("{prefix}: {routes}"))?;
     Ok((gateway, word("dev").context("dev")?))
 }
