@@ -1,6 +1,6 @@
 //! `margayd uninstall`: takes from this network namespace's kernel what is Margay's, and nothing else.
 //!
-//! [`PARTS`] lists what there may be, in the order in which it goes: nothing goes before what needs it. It works without
+//! `PARTS` lists what there may be, in the order in which it goes: nothing goes before what needs it. It works without
 //! a configuration and without an agent, and refuses while one runs, which would put all of it back.
 
 use anyhow::Context as _;

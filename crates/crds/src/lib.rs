@@ -182,7 +182,16 @@ fn build(definition: &Definition) -> Value {
     json!({
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": format!("{plural}.{group}")},
+        "metadata": {
+            "name": format!("{plural}.{group}"),
+            // What Helm asks of an object that it is to take as a release's own: the chart's templates upgrade what its
+            // folder `crds` installed.
+            "labels": {"app.kubernetes.io/managed-by": "Helm"},
+            "annotations": {
+                "meta.helm.sh/release-name": "margay",
+                "meta.helm.sh/release-namespace": "kube-system",
+            },
+        },
         "spec": {
             "group": group,
             "scope": "Cluster",
