@@ -2,16 +2,18 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
-use ipnet::Ipv4Net;
+use anyhow::{Context as _, Result, bail};
+use ipnet::{Ipv4Net, Ipv6Net};
 use lab::datacentre::{DataCentre, Node, Shape};
-use lab::net;
+use lab::probe::capture::Frame;
 use lab::probe::{Capture, EchoServer, Pinger, trace};
+use lab::process::{self, Program};
 use lab::tor::Kind;
+use lab::{Namespace, net, wait};
 use tests::{Case, SESSION, oracle, same, suite};
 
 const LIMIT: Duration = Duration::from_secs(5);
@@ -31,7 +33,14 @@ fn main() -> ExitCode {
         ..Shape::default()
     };
     let mut cases = Case::each(&Kind::ALL, "every_packet_arrives_untouched", &shape, fabric);
+    let dual_stack = Shape {
+        pods: 1,
+        dual_stack: true,
+        ..single.clone()
+    };
     cases.push(Case::new("del_leaves_nothing", single, del_leaves_nothing).with("ip"));
+    let loops = Case::new("unassigned_addresses_do_not_loop", dual_stack, no_loop);
+    cases.push(loops.with("ip").with("ping"));
     suite(cases)
 }
 
@@ -184,4 +193,110 @@ fn del_leaves_nothing(dc: &mut DataCentre) -> Result<()> {
     same("links", &net::links(&node.namespace)?, &links)?;
     same("routes", &oracle::margay_routes(&node.namespace)?, &routes)?;
     same("links in the pod", &net::links(&pod.namespace)?.len(), &1)
+}
+
+/// What the ToR sends to an address of the node's own range that no pod has ends at the node, though its default route leads back
+/// to the ToR. The control: without the blackholes the same packets do go back.
+fn no_loop(dc: &mut DataCentre) -> Result<()> {
+    dc.start()?;
+    dc.wait_routes(SESSION)?;
+    let rack = dc.racks.first_mut().context("a rack")?;
+    let (tor, own) = (rack.tor.namespace.clone(), rack.tor.address);
+    let node = rack.nodes.first_mut().context("a node")?;
+    let ipv6 = node.ipv6.context("IPv6")?;
+    let own6 = Ipv6Addr::from((u128::from(ipv6.address) & !0xffff) | 1);
+    let inside = &node.namespace;
+    let host = ipv6.address.to_string();
+    let range6 = ipv6.pod_cidr.to_string();
+    net::address(&tor, "rack", Ipv6Net::new(own6, 64)?)?;
+    let default = ["-6", "route", "add", "default", "via", &own6.to_string()];
+    oracle::ip(inside, &default)?;
+    oracle::ip(&tor, &["-6", "route", "add", &range6, "via", &host])?;
+    let links = oracle::ip(inside, &["-j", "link", "show", "eth0"])?;
+    let links: serde_json::Value = serde_json::from_str(&links)?;
+    let mac = links[0]["address"].as_str().context("eth0")?;
+    let mac: Vec<u8> = mac
+        .split(':')
+        .map(|octet| u8::from_str_radix(octet, 16))
+        .collect::<Result<_, _>>()?;
+    let pod = &node.pods[0];
+    let ips = pod.result["ips"].as_array().into_iter().flatten();
+    let mut ips = ips.filter_map(|ip| ip["address"].as_str()?.parse::<Ipv6Net>().ok());
+    let (pod, pod6) = (
+        pod.address.into(),
+        ips.next().context("IPv6")?.addr().into(),
+    );
+    let ways = [
+        (IpAddr::V4(own), pod, last(node.pod_cidr.into())),
+        (IpAddr::V6(own6), pod6, last(ipv6.pod_cidr.into())),
+    ];
+    for (from, pod, unused) in ways {
+        // The way there is one.
+        wait::until("the pod to answer", SESSION, || {
+            same("answered", &ping(&tor, pod)?, &true)
+        })?;
+        let (came, went_back) = passes(&tor, inside, &mac, from, unused)?;
+        if came < 2 {
+            bail!("{came} packets for {unused} came to the node");
+        }
+        same(&format!("sent back for {unused}"), &went_back, &0)?;
+    }
+    node.agent()?.kill()?;
+    for range in [node.pod_cidr.to_string(), range6] {
+        oracle::ip(&node.namespace, &["route", "del", "blackhole", &range])?;
+    }
+    for (from, _, unused) in ways {
+        let (_, went_back) = passes(&tor, &node.namespace, &mac, from, unused)?;
+        if went_back == 0 {
+            bail!(
+                "without its blackhole the node sent nothing for {unused} back, so nothing is shown"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// The last address but one of a range: pods get the first.
+fn last(range: ipnet::IpNet) -> IpAddr {
+    match range.broadcast() {
+        IpAddr::V4(address) => IpAddr::V4((u32::from(address) - 1).into()),
+        IpAddr::V6(address) => IpAddr::V6((u128::from(address) - 1).into()),
+    }
+}
+
+/// Whether an address answers one of three pings.
+fn ping(from: &Namespace, to: IpAddr) -> Result<bool> {
+    let program = Program::new(process::find("ping").context("ping")?);
+    let program = program.args(["-n", "-c", "3", "-i", "0.2", "-W", "1"]);
+    Ok(program.arg(to.to_string()).output(from)?.status.success())
+}
+
+/// Pings an address that nobody has: how many of the packets came to the node, and how many it sent (by the MAC address).
+fn passes(
+    tor: &Namespace,
+    node: &Namespace,
+    mac: &[u8],
+    from: IpAddr,
+    to: IpAddr,
+) -> Result<(usize, usize)> {
+    let capture = Capture::start(node)?;
+    same(&format!("answer from {to}"), &ping(tor, to)?, &false)?;
+    let frames = capture.finish()?;
+    let of_it = frames.iter().filter(|frame| ends_are(frame, from, to));
+    let (sent, came): (Vec<_>, Vec<_>) = of_it.partition(|frame| frame.0.get(6..12) == Some(mac));
+    Ok((came.len(), sent.len()))
+}
+
+/// Source and destination of the header right after Ethernet's.
+fn ends_are(frame: &Frame, from: IpAddr, to: IpAddr) -> bool {
+    match (from, to) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => frame
+            .plain_ipv4()
+            .is_some_and(|(source, target, _)| (source, target) == (from, to)),
+        (IpAddr::V6(from), IpAddr::V6(to)) => {
+            frame.0.get(12..14) == Some(&[0x86, 0xdd])
+                && frame.0.get(22..54) == Some(&[from.octets(), to.octets()].concat()[..])
+        }
+        _ => false,
+    }
 }
