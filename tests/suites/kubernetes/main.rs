@@ -4,6 +4,7 @@ mod agents;
 mod cluster;
 mod definitions;
 mod harness;
+mod release;
 
 use std::process::ExitCode;
 
@@ -21,12 +22,13 @@ const THREADS: usize = 2;
 /// A test: it gets a prefix for the names of what it makes.
 type Test = fn(&str) -> Result<()>;
 
-const TESTS: [(&str, Test); 4] = [
+const TESTS: [(&str, Test); 5] = [
     ("the_api_server_asks_who_one_is", harness::rbac),
     (
         "objects_are_judged_with_words_that_help",
         definitions::judgement,
     ),
+    ("helm_installs_upgrades_and_leaves", release::lifecycle),
     ("agents_follow_the_api", |prefix| {
         Cluster::with(mesh(prefix), agents::follow)
     }),
