@@ -2,6 +2,7 @@
 //! not notice what they need not.
 
 mod agent;
+mod dead_tor;
 mod many;
 mod pods;
 mod sessions;
@@ -111,6 +112,7 @@ fn two_tor_cases(rack: &Shape) -> Vec<Case> {
         ),
         Case::new("a_link_or_its_address_goes", two_tors, two_tors::link_goes),
     ]);
+    cases.extend(dead_tor::cases(rack));
     cases
 }
 

@@ -16,12 +16,12 @@ use tests::{Case, SESSION, oracle, same, status};
 use super::{MILLISECOND, SOON};
 
 const PODS: usize = 200;
-const ROUTES: u32 = 1000;
+pub(super) const ROUTES: u32 = 1000;
 /// Of the router that tells of the routes.
-const ASN: u32 = 4_200_001_001;
-const FEEDER: Ipv4Addr = Ipv4Addr::new(172, 20, 1, 1);
+pub(super) const ASN: u32 = 4_200_001_001;
+pub(super) const FEEDER: Ipv4Addr = Ipv4Addr::new(172, 20, 1, 1);
 /// An address within one of the routes.
-const TARGET: Ipv4Addr = Ipv4Addr::new(10, 128, 7, 1);
+pub(super) const TARGET: Ipv4Addr = Ipv4Addr::new(10, 128, 7, 1);
 
 pub(crate) fn case(rack: &Shape) -> Case {
     let alone = Shape {
@@ -115,7 +115,7 @@ fn again(listener: &TcpListener, node: &mut Node) -> Result<RawSpeaker> {
 fn feed(listener: &TcpListener, node: &Node) -> Result<RawSpeaker> {
     let mut feeder = RawSpeaker::accept(listener, SESSION)?;
     feeder.establish(&speaker::open(ASN, FEEDER, 90), SESSION)?;
-    feeder.say(&updates()?)?;
+    feeder.say(&updates(FEEDER)?)?;
     wait::until("the routes", SESSION, || {
         let status = status(node)?;
         let bgp = status.bgp.context("a speaker")?;
@@ -145,7 +145,7 @@ fn snapshot(node: &Node) -> Result<[String; 2]> {
 }
 
 /// `ip monitor` in the node's namespace. It hears something of ours before it is trusted to hear.
-fn listen(node: &Node) -> Result<Process> {
+pub(super) fn listen(node: &Node) -> Result<Process> {
     let log = node.log().with_file_name("monitor");
     let program = Program::new(process::find("ip").context("ip")?);
     let program = program.args(["monitor", "route", "nexthop"]);
@@ -160,7 +160,7 @@ fn listen(node: &Node) -> Result<Process> {
     Ok(listening)
 }
 
-fn config() -> String {
+pub(super) fn config() -> String {
     format!(
         "apiVersion: margay.dev/v1alpha1\nkind: BGPPeer\nmetadata:\n  name: feeder\nspec:\n  peerIP: {FEEDER}\n  \
          asNumber: {ASN}\n---\napiVersion: margay.dev/v1alpha1\nkind: IPPool\nmetadata:\n  name: pods\nspec:\n  \
@@ -169,8 +169,8 @@ fn config() -> String {
     )
 }
 
-/// All routes as UPDATEs, with End-of-RIB at the end.
-fn updates() -> Result<Vec<u8>> {
+/// All routes through `gateway` as UPDATEs, with End-of-RIB at the end.
+pub(super) fn updates(gateway: Ipv4Addr) -> Result<Vec<u8>> {
     let context = Context {
         four_octet_as: true,
         ..Context::default()
@@ -187,7 +187,7 @@ fn updates() -> Result<Vec<u8>> {
     attributes.encode(&context, &mut section);
     let mut octets = Vec::new();
     for portion in all.chunks(100) {
-        let gateway = NextHop::V4(FEEDER);
+        let gateway = NextHop::V4(gateway);
         let family = Family::IPV4_UNICAST;
         let mut message = UpdateBuilder::announce(&mut octets, &context, &section, gateway, family);
         for prefix in portion {

@@ -13,7 +13,7 @@ use tests::{SESSION, oracle, same};
 use super::{MILLISECOND, SOON, first_pod};
 
 /// What a failover may cost at most, of packets sent every millisecond: a machine full of tests has its own pauses.
-const MOST_LOST: usize = 100;
+pub(super) const MOST_LOST: usize = 100;
 
 /// The gateways of a node's kernel route to the other node's pods, by `ip`.
 fn gateways(dc: &DataCentre) -> Result<BTreeSet<String>> {
