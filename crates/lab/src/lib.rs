@@ -11,6 +11,7 @@
 //! | [`tor`] | top-of-rack and spine routers: BIRD, FRR, GoBGP, or Margay's own speaker |
 //! | [`datacentre`] | racks, nodes with the real `margayd`, pods attached by the real `margay-cni` |
 //! | [`kubernetes`] | a control plane: the real etcd and kube-apiserver |
+//! | [`meter`] | CPU time and memory of a process, by the kernel's count |
 //! | [`wait`] | conditions with deadlines |
 //!
 //! Nothing here starts `ip`, `ping` or the like: a lab needs the kernel, Margay, and the routers it was asked for.
@@ -18,6 +19,7 @@
 pub mod datacentre;
 pub mod enter;
 pub mod kubernetes;
+pub mod meter;
 pub mod net;
 pub mod netns;
 pub mod peer;

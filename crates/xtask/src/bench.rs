@@ -45,6 +45,11 @@ pub(crate) fn run(filter: Option<&str>) -> Result<bool> {
             .args(LAB)
             .status()?;
         passed &= status.success();
+        println!();
+        let status = Command::new(programs.join("lab-bench"))
+            .arg("steady")
+            .status()?;
+        passed &= status.success();
     }
     if wanted("routes") {
         println!("\n=== routes: 100,000 learned routes into the kernel, beside a raw netlink loop");

@@ -1,4 +1,5 @@
-//! `cargo xtask bench routes`: learned routes on their way into the kernel, beside a bare loop that only writes them.
+//! `cargo xtask bench routes`: learned routes on their way into the kernel, beside a bare loop that only writes them. And for
+//! `cargo xtask bench dataplane`, what an agent uses that has learned some and has nothing to do.
 #![expect(
     clippy::print_stdout,
     reason = "a program for a terminal: what it prints is what it is for"
@@ -13,7 +14,7 @@ use bgp_wire::{AsPath, Attributes, Context, Family, NextHop as Gateway, UpdateBu
 use ipnet::{IpNet, Ipv4Net};
 use lab::datacentre::{DataCentre, Shape};
 use lab::speaker::{self, RawSpeaker};
-use lab::{Namespace, net, wait};
+use lab::{Namespace, meter, net, wait};
 use netlink::Request;
 use netlink::packet::route::{
     RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
@@ -38,11 +39,22 @@ const ASN: u32 = 4_200_001_001;
 /// Where the feeder is, and the routes lead.
 const FEEDER: Ipv4Addr = Ipv4Addr::new(172, 20, 1, 1);
 
+/// How many routes an agent has that is left in peace.
+const STEADY_ROUTES: u32 = 10_000;
+
+/// How long it is watched.
+const STEADY: Duration = Duration::from_secs(30);
+
+/// What it may use of a core, in percent, and of memory, in MiB.
+const STEADY_GOALS: (f64, f64) = (0.1, 25.0);
+
 /// Longer than any machine takes.
 const LIMIT: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
-    match lab::enter().map(drop).and_then(|()| routes()) {
+    let steady_state = std::env::args().nth(1).as_deref() == Some("steady");
+    let bench = if steady_state { steady } else { routes };
+    match lab::enter().map(drop).and_then(|()| bench()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -53,7 +65,7 @@ fn main() -> ExitCode {
 }
 
 fn routes() -> Result<bool> {
-    let updates = updates()?;
+    let updates = updates(ROUTES)?;
     let (mut bare, mut agent) = (Vec::new(), Vec::new());
     for run in 1..=RUNS {
         bare.push(bare_loop(run)?);
@@ -82,9 +94,9 @@ fn median(mut times: Vec<Duration>) -> Duration {
     times.get(times.len() / 2).copied().unwrap_or_default()
 }
 
-fn prefixes() -> impl Iterator<Item = Ipv4Net> {
+fn prefixes(count: u32) -> impl Iterator<Item = Ipv4Net> {
     let first = u32::from(Ipv4Addr::new(10, 128, 0, 0));
-    (0..ROUTES).map(move |number| Ipv4Net::new_assert((first + number).into(), 32))
+    (0..count).map(move |number| Ipv4Net::new_assert((first + number).into(), 32))
 }
 
 /// A node and the feeder's namespace beside it; the agent's does not run yet.
@@ -106,7 +118,9 @@ fn bare_loop(run: usize) -> Result<Duration> {
     let namespace = &dc.nodes().next().context("a node")?.namespace;
     let mut socket = net::socket(namespace)?;
     let link = netlink::setup::link_index(&mut socket, "eth0")?;
-    let requests: Vec<Request> = prefixes().map(|prefix| request(prefix, link)).collect();
+    let requests: Vec<Request> = prefixes(ROUTES)
+        .map(|prefix| request(prefix, link))
+        .collect();
     let start = wait::now();
     for result in socket.request_batch(requests) {
         result.context("the bare loop")?;
@@ -138,9 +152,38 @@ fn request(prefix: Ipv4Net, link: u32) -> Request {
     Request::create(RouteNetlinkMessage::NewRoute(route))
 }
 
+/// CPU time and memory of an agent that has its routes, and hears of no change.
+fn steady() -> Result<bool> {
+    let mut dc = place("steady", 1)?;
+    let (_feeder, _) = learn(&mut dc, STEADY_ROUTES, &updates(STEADY_ROUTES)?)?;
+    let node = dc.nodes_mut().next().context("a node")?;
+    node.wait_in_step(LIMIT)?;
+    let pid = node.agent()?.pid();
+    let before = meter::usage(pid)?;
+    let start = wait::now();
+    wait::measure_for(STEADY);
+    let (after, took) = (meter::usage(pid)?, start.elapsed());
+    let percent = (after.cpu - before.cpu).as_secs_f64() / took.as_secs_f64() * 100.0;
+    let mib = |octets| octets as f64 / f64::from(1 << 20);
+    let (most_percent, most_mib) = STEADY_GOALS;
+    println!(
+        "margayd with {STEADY_ROUTES} learned routes and no change, over {:.0} s:\n  CPU {percent:.3} % of a core (goal: under \
+         {most_percent} %)\n  resident {:.1} MiB, at most {:.1} MiB (goal: under {most_mib} MiB)",
+        took.as_secs_f64(),
+        mib(after.resident),
+        mib(after.peak)
+    );
+    Ok(percent < most_percent && mib(after.peak) < most_mib)
+}
+
 /// From the first octet of the first UPDATE to the last route in the kernel.
 fn whole_agent(run: usize, updates: &[u8]) -> Result<Duration> {
     let mut dc = place("agent", run)?;
+    learn(&mut dc, ROUTES, updates).map(|(_, took)| took)
+}
+
+/// Starts the agent and feeds it: who did, and how long it took until the kernel had all.
+fn learn(dc: &mut DataCentre, routes: u32, updates: &[u8]) -> Result<(RawSpeaker, Duration)> {
     let rack = dc.racks.first_mut().context("a rack")?;
     let listener = speaker::listen(&rack.tor.namespace, FEEDER)?;
     let node = rack.nodes.first_mut().context("a node")?;
@@ -160,22 +203,22 @@ fn whole_agent(run: usize, updates: &[u8]) -> Result<Duration> {
     feeder.say(updates)?;
     wait::until("the routes", LIMIT, || {
         let count = installed(&node.namespace)? - before;
-        if count < ROUTES {
-            bail!("{count} of {ROUTES}");
+        if count < routes {
+            bail!("{count} of {routes}");
         }
         Ok(())
     })?;
-    Ok(start.elapsed())
+    Ok((feeder, start.elapsed()))
 }
 
 /// All routes as UPDATEs, with End-of-RIB at the end.
-fn updates() -> Result<Vec<u8>> {
+fn updates(count: u32) -> Result<Vec<u8>> {
     let context = Context {
         four_octet_as: true,
         ..Context::default()
     };
     let mut octets = Vec::new();
-    let all: Vec<Ipv4Net> = prefixes().collect();
+    let all: Vec<Ipv4Net> = prefixes(count).collect();
     for (set, number) in all.chunks(usize::try_from(PER_SET)?).zip(1u32..) {
         let attributes = Attributes {
             as_path: AsPath::sequence(vec![ASN, 4_200_010_000 + number]),

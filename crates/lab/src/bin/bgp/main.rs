@@ -8,7 +8,6 @@
 //! | [`swarm`] | thousands of peers on one thread: octets made beforehand go out, prefixes that come in are counted |
 //! | [`feed`] | those octets |
 //! | [`held`] | which prefixes a peer holds |
-//! | [`meter`] | CPU time and memory of a subject, by the kernel's count |
 //! | [`report`] | tables with medians, ratios and goals |
 #![expect(
     clippy::print_stdout,
@@ -17,7 +16,6 @@
 
 mod feed;
 mod held;
-mod meter;
 mod report;
 mod scenario;
 mod subject;

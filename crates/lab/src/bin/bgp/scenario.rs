@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use crate::meter::Usage;
 use crate::report::{Column, Goal};
 use crate::subject::{Subject, Subject as S};
 use crate::trial::Trial;
+use lab::meter::Usage;
 
 /// A load, and the figures that it gives.
 #[derive(Debug)]

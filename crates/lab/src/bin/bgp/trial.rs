@@ -18,9 +18,9 @@ use netlink::packet::{AddressFamily, RouteNetlinkMessage};
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-use crate::meter::{self, Usage};
 use crate::subject::{self, Subject, Topology};
 use crate::swarm::Swarm;
+use lab::meter::{self, Usage};
 
 /// Where the subject is.
 pub(crate) const SUBJECT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);

@@ -1,23 +1,26 @@
-//! What a subject uses, by the kernel's count.
+//! What a program uses, by the kernel's count.
 
 use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-/// Of all processes of a subject together.
+/// Of a process and its descendants together.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Usage {
+pub struct Usage {
     /// User and system time.
-    pub(crate) cpu: Duration,
+    pub cpu: Duration,
     /// Resident memory in octets (`VmRSS`).
-    pub(crate) resident: u64,
+    pub resident: u64,
     /// The most that it was (`VmHWM`).
-    pub(crate) peak: u64,
+    pub peak: u64,
 }
 
 /// Reads the usage of a process and its descendants.
-pub(crate) fn usage(pid: u32) -> Result<Usage> {
+///
+/// # Errors
+/// When it has ended, or `/proc` can't be read.
+pub fn usage(pid: u32) -> Result<Usage> {
     let mut total = Usage::default();
     for pid in family(pid)? {
         // The same that utime and stime of `stat` add up to, yet in nanoseconds and not in ticks.
@@ -48,7 +51,7 @@ fn field(status: &str, name: &str) -> Result<u64> {
     Ok(kib * 1024)
 }
 
-/// A process and its descendants: some subjects are more than one.
+/// A process and its descendants: some programs are more than one.
 fn family(pid: u32) -> Result<Vec<u32>> {
     let mut family = vec![pid];
     let mut at = 0;
