@@ -148,12 +148,14 @@ impl Table {
         if !self.nets[net].has(BEST) || self.nets[net].has(MED) || at == Some(head) {
             self.reselect(facts, net);
         } else if let Some(at) = at {
-            let better = match (facts.key(&self.paths[at]), facts.key(&self.paths[head])) {
-                (Some(key), Some(best)) => key.beats_without_med(&best),
-                (key, _) => key.is_some(),
-            };
-            if better {
-                self.move_to_front(net, at);
+            match (facts.key(&self.paths[at]), facts.key(&self.paths[head])) {
+                (Some(key), Some(best)) if key.beats_without_med(&best) => {
+                    self.move_to_front(net, at);
+                }
+                (_, Some(_)) => {}
+                // The best one no longer counts, and the walk has yet to come by: any other may be the best now. It may
+                // also be gone by then, and the walk see nothing to do.
+                (_, None) => self.reselect(facts, net),
             }
         }
         let after = self.best(net);

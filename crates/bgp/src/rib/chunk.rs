@@ -11,7 +11,7 @@ use super::decision::Facts;
 use super::encode;
 use super::export::Exporter;
 use super::list::{CHANGED, MOVED, Place};
-use super::peer::PeerIndex;
+use super::peer::{PeerIndex, RETELL};
 use super::table::Table;
 use crate::policy::{Applied, Outcome};
 
@@ -192,7 +192,11 @@ pub(super) fn build(
             out.may.set(net, true);
         } else if told {
             builder.withdrawn.push(net);
-            if record.version <= passed {
+            // Who has read past it knows already, unless it is withheld by rules that the walk has yet to bring here.
+            let news = table
+                .best(net)
+                .is_some_and(|(_, source)| facts.peers.due(source, facts.slot) & RETELL != 0);
+            if record.version <= passed && !news {
                 out.may.set(net, false);
                 out.untold = out.untold.max(record.version);
             }
