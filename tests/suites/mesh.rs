@@ -47,7 +47,9 @@ fn both_families(dc: &mut DataCentre) -> Result<()> {
             let theirs = other.ipv6.context("IPv6")?;
             wait::until("the IPv6 route", SESSION, || {
                 let shown = route(node, &theirs.pod_cidr.to_string())?;
-                let via = shown["gateway"].as_str().map(ToOwned::to_owned);
+                // With a group of nexthop objects `ip -6` lists its members, were there but one.
+                let hop = shown["nexthops"].get(0).unwrap_or(&shown);
+                let via = hop["gateway"].as_str().map(ToOwned::to_owned);
                 same("gateway", &via, &Some(theirs.address.to_string()))
             })?;
         }
