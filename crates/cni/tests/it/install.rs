@@ -247,3 +247,35 @@ fn what_is_wrong_is_told_with_its_path() {
         "{outcome:?}"
     );
 }
+
+#[test]
+fn pods_live_on_without_the_plugin_and_leave_nothing() {
+    let mut node = Node::new("10.244.1.0/24 fd44::/64");
+    let runtime = Runtime::new(&node);
+    assert!(runtime.run(&node, "install").ok);
+    let pods = ["a", "b"].map(Pod::new);
+    pods.iter().for_each(|pod| drop(node.add(pod)));
+    assert!(runtime.run(&node, "uninstall").ok);
+    assert!(!runtime.plugin().exists() && !runtime.conflist().exists());
+    let [first, second] = pods;
+    for pod in [&first, &second] {
+        pod.run("ping -n -c 1 -W 2 192.0.2.1");
+    }
+    // No DEL can come. The namespace's end takes the pod away, and the agent sees it.
+    drop(first);
+    eventually("the agent has seen it", || {
+        node.agent().endpoints().len() == 1
+    });
+    second.run("ping -n -c 1 -W 2 192.0.2.1");
+    // Without an agent as well the kernel does it.
+    node.stop_agent();
+    drop(second);
+    eventually("the kernel has done it", || node.veths().is_empty());
+    for family in ["-4", "-6"] {
+        let routes = node.run(&format!("ip {family} route"));
+        assert!(!routes.contains("mgy"), "{routes}");
+    }
+    assert_eq!(node.run("ip neigh show nud permanent"), "");
+    node.start_agent();
+    assert_eq!(node.agent().usage()[0].used, 0);
+}
