@@ -1,19 +1,18 @@
 //! A thousand pods, each with a fault, and an agent that dies all the while.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
-use ipnet::Ipv4Net;
 use lab::datacentre::{DataCentre, Node};
 use lab::{Namespace, process, wait};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::watcher::{self, Register};
-use crate::{Emptiness, LIMIT, side_by_side, widen};
+use crate::{Emptiness, LIMIT, addresses, side_by_side, widen};
 
 const CYCLES: u32 = 1000;
 
@@ -165,8 +164,8 @@ impl Runtime {
                 Some(lives.context("ADD failed, and nothing was wrong")?)
             }
         };
-        if let Some(address) = lives {
-            self.register.dies(address);
+        if let Some(addresses) = &lives {
+            self.register.dies(addresses);
         }
         match fault {
             Fault::AddForgotten => {
@@ -198,16 +197,14 @@ impl Runtime {
         Ok(lives.is_some())
     }
 
-    /// The address of a pod whose ADD has succeeded, which is in the register from now on.
-    fn lives(&self, output: Output, name: &str) -> Result<Option<Ipv4Addr>> {
+    /// The addresses of a pod whose ADD has succeeded, which are in the register from now on: one of each family.
+    fn lives(&self, output: Output, name: &str) -> Result<Option<Vec<IpAddr>>> {
         if !output.status.success() {
             return Ok(None);
         }
-        let result: Value = serde_json::from_slice(&output.stdout)?;
-        let address = result["ips"][0]["address"].as_str().context("no address")?;
-        let address = address.parse::<Ipv4Net>()?.addr();
-        self.register.born(address, name)?;
-        Ok(Some(address))
+        let addresses = addresses(&serde_json::from_slice(&output.stdout)?)?;
+        self.register.born(&addresses, name)?;
+        Ok(Some(addresses))
     }
 
     fn start(&self, command: &str, name: &str, netns: &std::path::Path) -> Result<Child> {

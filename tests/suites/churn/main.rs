@@ -1,20 +1,23 @@
 //! Pods in numbers, while plugin, agent and namespaces die at random moments. What must hold all the time: no two pods
-//! that live have one address. And in the end: nothing is left.
+//! that live have one address, of either family. And in the end: nothing is left.
 
 mod faults;
 mod watcher;
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
+use ipnet::IpNet;
 use lab::datacentre::{DataCentre, Node, Pod, Shape};
 use lab::probe::{Echo, Pinger};
+use lab::process::{self, Program};
 use lab::{Namespace, net, wait};
+use serde_json::Value;
 use tests::{Case, oracle, same, suite};
 
 /// Pods of the burst, and how many at a time.
@@ -30,6 +33,7 @@ fn main() -> ExitCode {
         racks: 1,
         nodes: 1,
         pods: 0,
+        dual_stack: true,
         ..Shape::default()
     };
     let nodes = Shape {
@@ -38,10 +42,14 @@ fn main() -> ExitCode {
     };
     let cases = [
         Case::new("two_hundred_pods_sixteen_at_a_time", node.clone(), burst),
-        Case::new("a_thousand_pods_while_all_dies", node, faults::churn),
+        Case::new(
+            "a_thousand_pods_while_all_dies",
+            node.clone(),
+            faults::churn,
+        ),
         Case::new("every_first_packet_is_answered", nodes, first_packets),
     ];
-    suite(cases.map(|case| case.with("ip")).into())
+    suite(cases.map(|case| case.with("ip").with("ping")).into())
 }
 
 /// What a node has when it has no pods.
@@ -49,6 +57,8 @@ fn main() -> ExitCode {
 struct Emptiness {
     links: Vec<String>,
     routes: Vec<String>,
+    /// Those of IPv6, as `ip` prints them.
+    routes6: String,
     neighbours: String,
     files: BTreeSet<OsString>,
 }
@@ -63,6 +73,7 @@ impl Emptiness {
                 .into_keys()
                 .map(|prefix| prefix.to_string())
                 .collect(),
+            routes6: oracle::ip(&node.namespace, &["-6", "route", "show", "proto", "77"])?,
             neighbours: oracle::ip(&node.namespace, &["neigh", "show", "nud", "permanent"])?,
             files: files
                 .map(|file| Ok(file?.file_name()))
@@ -88,6 +99,30 @@ fn widen(node: &Node) -> Result<()> {
         "nodes.yaml",
         &text.replace(&node.pod_cidr.to_string(), "10.245.0.0/16"),
     )
+}
+
+/// What ADD has given: an address of IPv4, then one of IPv6.
+fn addresses(result: &Value) -> Result<Vec<IpAddr>> {
+    let given = result["ips"].as_array().context("no addresses")?;
+    let given = given.iter().map(|given| {
+        let text = given["address"].as_str().context("no address")?;
+        Ok(text.parse::<IpNet>()?.addr())
+    });
+    let given: Vec<IpAddr> = given.collect::<Result<_>>()?;
+    match given[..] {
+        [IpAddr::V4(_), IpAddr::V6(_)] => Ok(given),
+        _ => bail!("not one address of each family: {given:?}"),
+    }
+}
+
+/// Sends one packet to the IPv6 address among these, and fails when it isn't answered.
+fn ping6(from: &Namespace, addresses: &[IpAddr]) -> Result<()> {
+    let target = addresses.iter().find(|address| address.is_ipv6());
+    let target = target.context("no IPv6 address")?.to_string();
+    Program::new(process::find("ping").context("ping")?)
+        .args(["-6", "-n", "-c", "1", "-W", "2", &target])
+        .stdout(from)
+        .map(drop)
 }
 
 /// Runs `work` for each number below `count`, some at a time.
@@ -124,13 +159,17 @@ fn burst(dc: &mut DataCentre) -> Result<()> {
         let namespace = Namespace::create(&format!("{prefix}{name}"))?;
         Pod::attach(name, namespace, &host, &socket)
     })?;
-    let addresses: BTreeSet<Ipv4Addr> = pods.iter().map(|pod| pod.address).collect();
-    same("addresses", &addresses.len(), &pods.len())?;
+    let mut all = BTreeSet::new();
+    for pod in &pods {
+        all.extend(addresses(&pod.result)?);
+    }
+    same("addresses", &all.len(), &(2 * pods.len()))?;
     let mut pinger = Pinger::open(&host)?;
     for pod in &pods {
         pinger
             .wait_answer(pod.address, LIMIT)
             .with_context(|| pod.name.clone())?;
+        ping6(&host, &addresses(&pod.result)?).with_context(|| pod.name.clone())?;
     }
     side_by_side(PODS, |number| pods[number as usize].detach(&host, &socket))?;
     empty.wait_again(node)
@@ -143,16 +182,21 @@ fn first_packets(dc: &mut DataCentre) -> Result<()> {
     dc.start_agents()?;
     dc.wait_sessions(LIMIT)?;
     dc.wait_routes(LIMIT)?;
-    let target = dc.node("node-a2")?.attach()?.address;
+    let other = dc.node("node-a2")?.attach()?;
+    let (target, targets) = (other.address, addresses(&other.result)?);
     let node = dc.node("node-a1")?;
     let mut pinger = Pinger::open(&node.namespace)?;
     // The way between the nodes itself asks by ARP once.
     pinger.wait_answer(target, LIMIT)?;
+    wait::until("the way between the nodes", LIMIT, || {
+        ping6(&node.namespace, &targets)
+    })?;
     let mut lost = 0;
     for _ in 0..ROUNDS {
         let pod = node.attach()?.namespace.clone();
         let reply = Pinger::open(&pod)?.ping(target, Echo::default(), PATIENCE)?;
         lost += u32::from(!reply.answered());
+        ping6(&pod, &targets).context("the first packet of IPv6")?;
         node.detach()?;
     }
     if lost > 0 {

@@ -1,7 +1,7 @@
 //! Who has which address, written down by somebody who is not asked.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -12,24 +12,27 @@ use tests::oracle;
 
 /// As the runtime sees it: a pod lives from its ADD's success until its DEL begins.
 #[derive(Debug, Default)]
-pub(crate) struct Register(Mutex<BTreeMap<Ipv4Addr, String>>);
+pub(crate) struct Register(Mutex<BTreeMap<IpAddr, String>>);
 
 impl Register {
-    /// A pod lives. Fails when another one does that has its address.
-    pub(crate) fn born(&self, address: Ipv4Addr, name: &str) -> Result<()> {
-        let before = self.lock().insert(address, name.to_owned());
-        match before {
-            Some(before) => bail!("{address} is {before}'s, and was given to {name}"),
-            None => Ok(()),
+    /// A pod lives. Fails when another one does that has an address of its.
+    pub(crate) fn born(&self, addresses: &[IpAddr], name: &str) -> Result<()> {
+        let mut living = self.lock();
+        for address in addresses {
+            if let Some(before) = living.insert(*address, name.to_owned()) {
+                bail!("{address} is {before}'s, and was given to {name}");
+            }
         }
+        Ok(())
     }
 
     /// Its DEL begins.
-    pub(crate) fn dies(&self, address: Ipv4Addr) {
-        self.lock().remove(&address);
+    pub(crate) fn dies(&self, addresses: &[IpAddr]) {
+        self.lock()
+            .retain(|address, _| !addresses.contains(address));
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Ipv4Addr, String>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<IpAddr, String>> {
         self.0
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
