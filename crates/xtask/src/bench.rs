@@ -28,11 +28,15 @@ pub(crate) fn run(filter: Option<&str>) -> Result<bool> {
     run::build_lab()?;
     let programs = run::lab_folder()?;
     if wanted("add") {
-        println!("\n=== add: CNI ADD as a whole process, beside ptp + host-local");
+        println!("\n=== add: CNI ADD as a whole process, beside ptp and bridge with host-local");
         let status = cargo()
             .args(["bench", "--quiet", "--bench", "add"])
             .args(LAB)
             .env("MARGAY_CNI", static_shim()?)
+            .status()?;
+        passed &= status.success();
+        let status = Command::new(programs.join("lab-bench"))
+            .arg("first-packets")
             .status()?;
         passed &= status.success();
     }

@@ -1,5 +1,6 @@
-//! `cargo xtask bench routes`: learned routes on their way into the kernel, beside a bare loop that only writes them. And for
-//! `cargo xtask bench dataplane`, what an agent uses that has learned some and has nothing to do.
+//! `cargo xtask bench routes`: learned routes on their way into the kernel, beside a bare loop that only writes them. For
+//! `cargo xtask bench dataplane`, what an agent uses that has learned some and has nothing to do. And, as part of
+//! `cargo xtask bench add`, pods' first packets.
 #![expect(
     clippy::print_stdout,
     reason = "a program for a terminal: what it prints is what it is for"
@@ -13,6 +14,7 @@ use anyhow::{Context as _, Result, bail};
 use bgp_wire::{AsPath, Attributes, Context, Family, NextHop as Gateway, UpdateBuilder, update};
 use ipnet::{IpNet, Ipv4Net};
 use lab::datacentre::{DataCentre, Shape};
+use lab::probe::{Echo, Pinger, Reply};
 use lab::speaker::{self, RawSpeaker};
 use lab::{Namespace, meter, net, wait};
 use netlink::Request;
@@ -52,8 +54,12 @@ const STEADY_GOALS: (f64, f64) = (0.1, 25.0);
 const LIMIT: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
-    let steady_state = std::env::args().nth(1).as_deref() == Some("steady");
-    let bench = if steady_state { steady } else { routes };
+    let bench = match std::env::args().nth(1).as_deref() {
+        Some("routes") => routes,
+        Some("steady") => steady,
+        Some("first-packets") => first_packets,
+        _ => || bail!("which? routes, steady or first-packets"),
+    };
     match lab::enter().map(drop).and_then(|()| bench()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -62,6 +68,46 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// A thousand pods, one after the other; each pings a pod of another node as soon as its ADD has returned, once.
+fn first_packets() -> Result<bool> {
+    const PODS: u32 = 1000;
+    const PATIENCE: Duration = Duration::from_secs(2);
+    let mut dc = DataCentre::fabric(Shape {
+        tor: None,
+        racks: 1,
+        nodes: 2,
+        pods: 0,
+        ..Shape::default()
+    })?;
+    for node in dc.nodes_mut() {
+        // The range would be used up: an address rests for a minute.
+        node.arguments = ["--address-cooldown", "1"].map(str::to_owned).into();
+    }
+    dc.start_agents()?;
+    dc.wait_sessions(LIMIT)?;
+    dc.wait_routes(LIMIT)?;
+    let target = dc.node("node-a2")?.attach()?.address;
+    let node = dc.node("node-a1")?;
+    // The way between the nodes itself asks by ARP once.
+    Pinger::open(&node.namespace)?.wait_answer(target, LIMIT)?;
+    let mut times = Vec::new();
+    for _ in 0..PODS {
+        let pod = node.attach()?.namespace.clone();
+        if let Reply::Answer { rtt, .. } =
+            Pinger::open(&pod)?.ping(target, Echo::default(), PATIENCE)?
+        {
+            times.push(rtt);
+        }
+        node.detach()?;
+    }
+    let answered = times.len();
+    println!(
+        "first packets of {PODS} new pods to a pod of another node: {answered} answered, {:.2} ms at the median",
+        median(times).as_secs_f64() * 1e3
+    );
+    Ok(answered == PODS as usize)
 }
 
 fn routes() -> Result<bool> {
