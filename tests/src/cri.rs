@@ -288,6 +288,14 @@ struct Status {
 struct Network {
     #[prost(string, tag = "1")]
     ip: String,
+    #[prost(message, repeated, tag = "2")]
+    additional_ips: Vec<PodIp>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct PodIp {
+    #[prost(string, tag = "1")]
+    ip: String,
 }
 
 /// A client. Every call makes a connection of its own, as if the runtime had just been started anew.
@@ -320,9 +328,23 @@ impl Client {
     /// # Errors
     /// The runtime's, and when there is none.
     pub fn address(&self, id: &str) -> Result<String> {
+        Ok(self.network(id)?.ip)
+    }
+
+    /// All addresses that it has read there, [`address`](Self::address) first.
+    ///
+    /// # Errors
+    /// The runtime's, and when there is none.
+    pub fn addresses(&self, id: &str) -> Result<Vec<String>> {
+        let network = self.network(id)?;
+        let further = network.additional_ips.into_iter().map(|further| further.ip);
+        Ok([network.ip].into_iter().chain(further).collect())
+    }
+
+    fn network(&self, id: &str) -> Result<Network> {
         let answer: StatusAnswer = self.call("PodSandboxStatus", &Id { id: id.to_owned() })?;
         let network = answer.status.and_then(|status| status.network);
-        Ok(network.context("no network")?.ip)
+        network.context("no network")
     }
 
     /// Stops a sandbox and what is in it.

@@ -1,6 +1,7 @@
 //! `libcni` itself, as `cnitool` drives it: other plugins behind ours, and the verbs of 1.1.0.
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
@@ -9,6 +10,7 @@ use lab::datacentre::{DataCentre, Node};
 use lab::probe::Pinger;
 use lab::process::{self, Program};
 use serde_json::{Value, json};
+use tests::{oracle, same};
 
 use crate::{LIMIT, Traces, holds, prepare};
 
@@ -21,6 +23,7 @@ struct Tool {
     arguments: Value,
     /// The network's name, which `libcni` remembers what it attached by.
     network: String,
+    ifname: String,
 }
 
 impl Tool {
@@ -29,6 +32,7 @@ impl Tool {
             .args([verb, &self.network])
             .arg(self.pod.path())
             .env("CNI_PATH", &self.bin)
+            .env("CNI_IFNAME", &self.ifname)
             .env("NETCONFPATH", &self.conf)
             .env("CAP_ARGS", self.arguments.to_string())
             .stdout(&self.host)
@@ -64,6 +68,7 @@ fn chain<'a>(
         bin,
         conf,
         arguments: json!({}),
+        ifname: "eth0".to_owned(),
         network: name.to_owned(),
     };
     Ok((node, tool))
@@ -133,13 +138,52 @@ pub(crate) fn newest(dc: &mut DataCentre) -> Result<()> {
     tool.run("gc")?;
     before.wait_again(node)?;
     tool.run("add")?;
+    // An agent that hangs, and none at all.
+    node.agent()?.freeze()?;
+    holds(&refusal(tool.run("status"))?, "margayd is not ready")?;
     node.agent()?.kill()?;
-    match tool.run("status") {
-        Ok(_) => bail!("STATUS is well, and there is no agent"),
-        Err(error) => holds(&format!("{error:#}"), "margayd is not ready")?,
-    }
+    holds(&refusal(tool.run("status"))?, "margayd is not ready")?;
     tool.run("del")?;
     node.start()?;
     node.wait_ready(LIMIT)?;
+    before.wait_again(node)
+}
+
+fn refusal(status: Result<String>) -> Result<String> {
+    match status {
+        Ok(_) => bail!("STATUS is well, and no agent serves"),
+        Err(error) => Ok(format!("{error:#}")),
+    }
+}
+
+/// Two interfaces of one container: each is attached, and goes, by itself.
+pub(crate) fn twice(dc: &mut DataCentre) -> Result<()> {
+    let (node, mut tool) = chain(dc, "twice", "1.0.0", &[])?;
+    let before = Traces::of(node)?;
+    let attach = |tool: &Tool| -> Result<Ipv4Addr> {
+        let result: Value = serde_json::from_str(&tool.run("add")?)?;
+        let address = result["ips"][0]["address"].as_str().context("an address")?;
+        Ok(address.trim_end_matches("/32").parse()?)
+    };
+    let first = attach(&tool)?;
+    let with_one = Traces::of(node)?;
+    "net1".clone_into(&mut tool.ifname);
+    let second = attach(&tool)?;
+    let mut pinger = Pinger::open(&node.namespace)?;
+    pinger.wait_answer(first, LIMIT)?;
+    // Its answers would leave by the first interface, and from there with a foreign address.
+    if !oracle::margay_routes(&node.namespace)?.contains_key(&second.into()) {
+        bail!("no route to {second}");
+    }
+    let routes = oracle::ip(&tool.pod, &["route", "show", "default"])?;
+    same("default routes", &routes.lines().count(), &1)?;
+    holds(&routes, "dev eth0")?;
+    tool.run("check")?;
+    tool.run("del")?;
+    with_one.wait_again(node)?;
+    pinger.wait_answer(first, LIMIT)?;
+    "eth0".clone_into(&mut tool.ifname);
+    tool.run("check")?;
+    tool.run("del")?;
     before.wait_again(node)
 }

@@ -1,18 +1,19 @@
 //! containerd and runc.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use lab::datacentre::{DataCentre, Node};
 use lab::probe::Pinger;
+use lab::process::{self, Program};
 use lab::wait;
 use tests::containerd::{BIN, CONF, Containerd};
 use tests::cri::{Client, LinuxSandbox, Metadata, PortMapping, Sandbox};
 use tests::{archive, same};
 
-use crate::{LIMIT, Traces, holds, prepare};
+use crate::{LIMIT, Traces, holds, installer, prepare};
 
 pub(crate) fn pods(dc: &mut DataCentre) -> Result<()> {
     let plugins = ["loopback", "portmap"];
@@ -41,6 +42,9 @@ fn by_command(node: &Node, containerd: &Containerd) -> Result<()> {
         bail!("ctr run: {}: {text}{complaint}", output.status);
     }
     holds(&text, &format!("inet {}/32", first(node)))?;
+    let range = node.ipv6.context("the shape has IPv6")?.pod_cidr;
+    let range = range.network().to_string();
+    holds(&text, &format!("inet6 {}", range.trim_end_matches(':')))?;
     holds(&text, "1 packets received")
 }
 
@@ -98,6 +102,16 @@ fn by_cri(node: &mut Node, containerd: &mut Containerd) -> Result<()> {
     for address in [address, fixed] {
         pinger.wait_answer(address, LIMIT)?;
     }
+    // The runtime knows both of a pod's addresses, and both are the pod's.
+    let both = client.addresses(&web)?;
+    let address6 = match &both[..] {
+        [first, second] if *first == address.to_string() => second.parse::<Ipv6Addr>()?,
+        _ => bail!("not {address} and one of IPv6: {both:?}"),
+    };
+    if !node.ipv6.context("IPv6")?.pod_cidr.contains(&address6) {
+        bail!("{address6} is of another range");
+    }
+    ping6(node, address6)?;
     let rules = Traces::of(node)?.ports.join("\n");
     holds(&rules, &format!("--to-destination {address}:80"))?;
     let endpoints: api::Endpoints = serde_json::from_value(node.ctl_json(&["endpoints"])?)?;
@@ -115,6 +129,8 @@ fn by_cri(node: &mut Node, containerd: &mut Containerd) -> Result<()> {
         same("address", &client.address(id)?, &wanted.to_string())?;
         pinger.wait_answer(wanted, LIMIT)?;
     }
+    same("addresses", &client.addresses(&web)?, &both)?;
+    ping6(node, address6)?;
     // A pod ends while there is no agent, and again.
     node.agent()?.kill()?;
     client.stop(&database)?;
@@ -123,7 +139,23 @@ fn by_cri(node: &mut Node, containerd: &mut Containerd) -> Result<()> {
     node.start()?;
     node.wait_ready(LIMIT)?;
     containerd.restart(node)?;
-    client.stop(&web)?;
+    // Without a plugin a pod lives on, and can't end: the runtime keeps it until there is one again.
+    installer(node, &["uninstall"], Path::new(BIN), Path::new(CONF))?;
+    pinger.wait_answer(address, LIMIT)?;
+    ping6(node, address6)?;
+    if client.stop(&web).is_ok() {
+        bail!("a pod has ended without the plugin");
+    }
+    let install = ["install", "--wait", "20"];
+    installer(node, &install, Path::new(BIN), Path::new(CONF))?;
+    wait::until("the pod to end", LIMIT, || client.stop(&web))?;
     client.remove(&web)?;
     before.wait_again(node)
+}
+
+fn ping6(node: &Node, target: Ipv6Addr) -> Result<()> {
+    Program::new(process::find("ping").context("ping")?)
+        .args(["-6", "-n", "-c", "1", "-W", "2", &target.to_string()])
+        .stdout(&node.namespace)
+        .map(drop)
 }

@@ -30,12 +30,17 @@ fn main() -> ExitCode {
         pods: 0,
         ..Shape::default()
     };
+    let dual_stack = Shape {
+        dual_stack: true,
+        ..node.clone()
+    };
     let pods = [
-        Case::new("containerd_attaches_pods", node.clone(), containerd::pods),
+        Case::new("containerd_attaches_pods", dual_stack, containerd::pods).with("ping"),
         Case::new("libcni_chains_other_plugins", node.clone(), chain::chained)
             .with("tc")
             .wants("cnitool"),
-        Case::new("libcni_speaks_1_1_0", node, chain::newest).wants("cnitool"),
+        Case::new("libcni_speaks_1_1_0", node.clone(), chain::newest).wants("cnitool"),
+        Case::new("libcni_attaches_a_container_twice", node, chain::twice).wants("cnitool"),
     ];
     let needed = ["ip", "iptables", "containerd", "ctr", "runc", "busybox"];
     let cases = pods.map(|case| needed.into_iter().fold(case, Case::with));
@@ -59,15 +64,22 @@ fn prepare<'a>(
             format!("{REFERENCE}/{plugin}: install containernetworking-plugins")
         })?;
     }
+    installer(node, &["install", "--wait", "20"], bin, conf)?;
+    Ok(node)
+}
+
+/// `margay-cni install` or `uninstall` for these folders.
+fn installer(node: &Node, arguments: &[&str], bin: &Path, conf: &Path) -> Result<()> {
     Program::new(process::ours("margay-cni")?)
-        .args(["install", "--wait", "20", "--socket"])
+        .args(arguments)
+        .arg("--socket")
         .arg(node.cni_socket())
         .arg("--bin-dir")
         .arg(bin)
         .arg("--conf-dir")
         .arg(conf)
-        .stdout(&node.namespace)?;
-    Ok(node)
+        .stdout(&node.namespace)
+        .map(drop)
 }
 
 /// What a pod must not leave behind: links, routes, rules for its ports.
@@ -75,6 +87,8 @@ fn prepare<'a>(
 struct Traces {
     links: Vec<String>,
     routes: Vec<String>,
+    /// Those of IPv6, as `ip` prints them.
+    routes6: String,
     ports: Vec<String>,
 }
 
@@ -91,6 +105,7 @@ impl Traces {
                 .into_keys()
                 .map(|prefix| prefix.to_string())
                 .collect(),
+            routes6: oracle::ip(&node.namespace, &["-6", "route", "show", "proto", "77"])?,
             ports: ports.map(ToOwned::to_owned).collect(),
         })
     }
