@@ -1,6 +1,7 @@
 //! Pods in numbers, while plugin, agent and namespaces die at random moments. What must hold all the time: no two pods
 //! that live have one address, of either family. And in the end: nothing is left.
 
+mod calls;
 mod faults;
 mod watcher;
 
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
             node.clone(),
             faults::churn,
         ),
+        Case::new("the_agent_killed_at_each_call", node, calls::killed).with("strace"),
         Case::new("every_first_packet_is_answered", nodes, first_packets),
     ];
     suite(cases.map(|case| case.with("ip").with("ping")).into())
