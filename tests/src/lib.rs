@@ -5,6 +5,7 @@
 //! allow, `all` of programs too, `kernel` of everything, the kernel's drivers among it. A case that fails prints the ends of the logs.
 
 pub mod archive;
+pub mod blocks;
 pub mod chart;
 pub mod containerd;
 pub mod cri;

@@ -16,7 +16,8 @@ use lab::datacentre::{DataCentre, Node, Pod, Shape};
 use lab::probe::Pinger;
 use lab::{Namespace, wait};
 use serde_json::{Value, json};
-use tests::{Case, SESSION, oracle, same, status, suite};
+use tests::blocks::ranges;
+use tests::{Case, SESSION, same, status, suite};
 
 /// What one change may take on a busy machine; giving a block back takes five seconds by itself.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -92,28 +93,8 @@ fn blocks(dc: &DataCentre) -> Result<BTreeMap<Ipv4Net, String>> {
     Ok(blocks)
 }
 
-/// What the kernel has of ranges: blackholes of the node's own, gateways to others.
-fn ranges(node: &Node) -> Result<BTreeMap<Ipv4Net, Option<String>>> {
-    let mut routes = oracle::margay_routes(&node.namespace)?;
-    routes.retain(|prefix, _| prefix.prefix_len() < 32);
-    Ok(routes)
-}
-
-/// Every kernel has every block: a blackhole where it is at home, a route there from elsewhere.
 fn wait_everywhere(dc: &DataCentre) -> Result<()> {
-    wait::until("blocks in all kernels", LIMIT, || {
-        let blocks = blocks(dc)?;
-        for node in dc.nodes() {
-            let gateway = |owner: &String| {
-                let mut others = dc.nodes().filter(|other| other.name != node.name);
-                let owner = others.find(|other| other.name == *owner);
-                owner.map(|owner| owner.address.to_string())
-            };
-            let expected = blocks.iter().map(|(block, owner)| (*block, gateway(owner)));
-            same(&node.name, &ranges(node)?, &expected.collect())?;
-        }
-        Ok(())
-    })
+    tests::blocks::wait_everywhere(dc, LIMIT, || blocks(dc))
 }
 
 fn lifecycle(dc: &mut DataCentre) -> Result<()> {

@@ -36,8 +36,8 @@ pub struct Cli {
     #[arg(long, env = "POD_NAMESPACE", value_name = "NAME")]
     pub namespace: Option<String>,
 
-    /// Directory that all nodes share, where it is written which node has which block of an IPPool. `ipam` inside the
-    /// configuration directory unless given.
+    /// Directory that all nodes share, where it is written which node has which block of an IPPool. Unless given, the
+    /// IPAMBlocks of the Kubernetes API say it, or `ipam` inside the configuration directory.
     #[arg(long, env = "MARGAY_IPAM_DIR", value_name = "DIR")]
     pub ipam_dir: Option<PathBuf>,
 

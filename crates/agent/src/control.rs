@@ -18,7 +18,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-use crate::blocks::{self, BlockStore, Blocks, DirectoryStore, NoStore};
+use crate::blocks::{self, BlockStore, Blocks, DirectoryStore, KubernetesStore};
 use crate::cli::Cli;
 use crate::config::Configuration;
 use crate::fib::{self, Fib};
@@ -184,7 +184,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
     }
     let firewall = Firewall::spawn()?;
     let pods = start_pods(&cli, &fib, &firewall).await?;
-    let (blocks, block_state) = start_blocks(&cli, &pods).await?;
+    let (blocks, block_state) = start_blocks(&cli, &origin, &pods).await?;
     let (publish, state) = watch::channel(State::default());
     let agent = Agent {
         node: cli.node_name.clone(),
@@ -256,13 +256,21 @@ async fn start_pods(cli: &Cli, fib: &Fib, firewall: &Firewall) -> anyhow::Result
 /// is slow, the rest of the agent starts, and says so.
 async fn start_blocks(
     cli: &Cli,
+    origin: &Origin,
     pods: &PodsHandle,
 ) -> std::io::Result<(Blocks, watch::Receiver<blocks::State>)> {
-    let ipam_dir = cli.ipam_dir.clone();
-    let beside = || cli.config_dir.as_ref().map(|folder| folder.join("ipam"));
-    let store: Box<dyn BlockStore> = match ipam_dir.or_else(beside) {
-        Some(folder) => Box::new(DirectoryStore::new(folder, &cli.node_name)),
-        None => Box::new(NoStore),
+    let mut followed = None;
+    let store: Box<dyn BlockStore> = match (&cli.ipam_dir, origin) {
+        (Some(folder), _) => Box::new(DirectoryStore::new(folder.clone(), &cli.node_name)),
+        (None, Origin::Directory(directory)) => {
+            let beside = directory.path().join("ipam");
+            Box::new(DirectoryStore::new(beside, &cli.node_name))
+        }
+        (None, Origin::Cluster(source)) => {
+            followed = Some(source.blocks());
+            let runtime = tokio::runtime::Handle::current();
+            Box::new(KubernetesStore::new(source.blocks(), runtime))
+        }
     };
     let blocks = blocks::spawn(
         cli.node_name.clone(),
@@ -270,6 +278,10 @@ async fn start_blocks(
         Arc::new(pods.clone()),
         Duration::from_secs(cli.block_grace),
     )?;
+    if let Some(followed) = followed {
+        let blocks = blocks.clone();
+        tokio::spawn(followed.follow(move || blocks.changed()));
+    }
     pods.set_blocks(blocks.clone());
     let mut state = blocks.state();
     tokio::time::timeout(PATIENCE, state.changed()).await.ok();

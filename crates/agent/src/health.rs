@@ -93,8 +93,10 @@ fn missing(state: &control::State, arrived: bool) -> Vec<String> {
     let mut missing = Vec::new();
     match &state.plan {
         None => missing.push("the configuration does not say enough of this node yet".to_owned()),
-        Some(plan) if plan.pod_cidrs.is_empty() => {
-            missing.push("this node has no pod CIDR yet".to_owned());
+        Some(plan) if plan.pod_cidrs.is_empty() && !plan.addressing.gives() => {
+            missing.push(
+                "this node has no pod CIDR yet, and no IPPool gives addresses on it".to_owned(),
+            );
         }
         Some(_) => {}
     }

@@ -6,6 +6,7 @@
 //! | [`kinds`] | which resource of the API each kind is, and how its objects become [`resources::Object`]s |
 //! | [`source`] | [`Source`]: all watches together, and what has changed since one last asked |
 //! | `watch` | one watch: list, follow, begin again |
+//! | [`blocks`] | [`Blocks`]: which node has which block of a pool |
 //! | [`report`] | [`Reporter`]: the node's status, condition and taint, and events |
 //! | [`pace`] | how often a status is written |
 //! | [`error`] | what went wrong, in words |
@@ -14,6 +15,7 @@
 //! random waits.
 #![forbid(unsafe_code)]
 
+pub mod blocks;
 pub mod connect;
 pub mod error;
 pub mod kinds;
@@ -22,6 +24,7 @@ pub mod report;
 pub mod source;
 mod watch;
 
+pub use blocks::Blocks;
 pub use connect::{Access, connect};
 pub use kinds::{OwnNode, TAINT};
 pub use kube::Client;

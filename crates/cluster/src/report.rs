@@ -9,9 +9,8 @@ use kube::core::GroupVersionKind;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter as Origin};
 use resources::{API_VERSION, NodeStatusStatus};
 use serde_json::{Value, json};
-use tokio::time::timeout;
 
-use crate::error::Fault;
+use crate::error::{Fault, within};
 use crate::kinds::{self, OwnNode, TAINT};
 
 /// Who writes, where the API server asks.
@@ -179,11 +178,5 @@ fn apply() -> PatchParams {
 }
 
 async fn in_time<T>(request: impl Future<Output = Result<T, kube::Error>>) -> Result<T, Fault> {
-    match timeout(PATIENCE, request).await {
-        Ok(answer) => answer.map_err(|error| Fault::new(&error)),
-        Err(_) => Err(Fault::Unreachable(format!(
-            "no answer after {} s",
-            PATIENCE.as_secs()
-        ))),
-    }
+    within(PATIENCE, request).await
 }

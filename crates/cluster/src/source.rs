@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
+use crate::blocks::Blocks;
 use crate::error::Fault;
 use crate::kinds::{self, OwnNode, Received, SlimNode, WHOLE};
 use crate::report::Reporter;
@@ -97,6 +98,12 @@ impl Source {
         Reporter::new(self.client.clone(), self.node.clone())
     }
 
+    /// Which node has which block, by the same API server.
+    #[must_use]
+    pub fn blocks(&self) -> Blocks {
+        Blocks::new(self.client.clone(), self.node.clone())
+    }
+
     /// Our own Node, as it was seen last.
     #[must_use]
     pub fn own_node(&self) -> watch::Receiver<Option<OwnNode>> {
@@ -178,8 +185,8 @@ impl Source {
         for (subject, state) in &self.watches {
             match &state.fault {
                 Some(Fault::Unreachable(message)) => unreachable = Some(message),
-                Some(Fault::Refused { code, message }) => {
-                    faults.insert(refused(subject, *code, message, &self.namespace));
+                Some(fault @ Fault::Refused { .. }) => {
+                    faults.insert(refused(subject, fault, &self.namespace));
                 }
                 None => {}
             }
@@ -269,16 +276,11 @@ impl Source {
     }
 }
 
-fn refused(subject: &Subject, code: u16, message: &str, namespace: &str) -> String {
+fn refused(subject: &Subject, fault: &Fault, namespace: &str) -> String {
     let what = match &subject.name {
         Some(name) => format!("{} {namespace}/{name}", subject.kind),
         None => subject.kind.to_string(),
     };
-    let advice = match code {
-        401 => "the service account's token is not accepted",
-        403 => "a rule for margayd's service account is missing: the chart has them all",
-        404 => "the API server has no such kind: install the chart's CustomResourceDefinitions",
-        _ => "this is not in force",
-    };
-    format!("{what}: {message}: {advice}")
+    let advice = fault.advice().unwrap_or_default();
+    format!("{what}: {}: {advice}", fault.message())
 }

@@ -13,7 +13,7 @@ pub mod structural;
 
 use resources::{
     API_VERSION, BgpConfigurationSpec, BgpFilterSpec, BgpPeerSpec, IpPoolSpec, IpReservationSpec,
-    NodeStatusStatus,
+    IpamBlockSpec, NodeStatusStatus,
 };
 use schemars::JsonSchema;
 use serde_json::{Value, json};
@@ -28,6 +28,8 @@ struct Definition {
     plural: &'static str,
     short: &'static [&'static str],
     columns: &'static [Column],
+    /// Fields beside the name that a list or a watch can be restricted by (Kubernetes 1.31 and later).
+    selectable: &'static [&'static str],
     /// `spec` or `status`: the one that the type is of.
     part: &'static str,
     schema: fn() -> Value,
@@ -35,7 +37,7 @@ struct Definition {
 
 const AGE: Column = ("Age", "date", ".metadata.creationTimestamp", 0);
 
-const DEFINITIONS: [Definition; 6] = [
+const DEFINITIONS: [Definition; 7] = [
     Definition {
         kind: "BGPConfiguration",
         plural: "bgpconfigurations",
@@ -46,6 +48,7 @@ const DEFINITIONS: [Definition; 6] = [
             ("Port", "integer", ".spec.listenPort", 0),
             AGE,
         ],
+        selectable: &[],
         part: "spec",
         schema: schema::<BgpConfigurationSpec>,
     },
@@ -54,6 +57,7 @@ const DEFINITIONS: [Definition; 6] = [
         plural: "bgpfilters",
         short: &["bgpf"],
         columns: &[AGE],
+        selectable: &[],
         part: "spec",
         schema: schema::<BgpFilterSpec>,
     },
@@ -70,8 +74,23 @@ const DEFINITIONS: [Definition; 6] = [
             ("Filters", "string", ".spec.filters", 1),
             AGE,
         ],
+        selectable: &[],
         part: "spec",
         schema: schema::<BgpPeerSpec>,
+    },
+    Definition {
+        kind: "IPAMBlock",
+        plural: "ipamblocks",
+        short: &["ipamb"],
+        columns: &[
+            ("CIDR", "string", ".spec.cidr", 0),
+            ("Node", "string", ".spec.node", 0),
+            AGE,
+        ],
+        // An agent follows its own node's.
+        selectable: &[".spec.node"],
+        part: "spec",
+        schema: schema::<IpamBlockSpec>,
     },
     Definition {
         kind: "IPPool",
@@ -82,6 +101,7 @@ const DEFINITIONS: [Definition; 6] = [
             ("NAT", "boolean", ".spec.natOutgoing", 0),
             AGE,
         ],
+        selectable: &[],
         part: "spec",
         schema: schema::<IpPoolSpec>,
     },
@@ -90,6 +110,7 @@ const DEFINITIONS: [Definition; 6] = [
         plural: "ipreservations",
         short: &["ipres"],
         columns: &[("CIDRs", "string", ".spec.reservedCIDRs", 0), AGE],
+        selectable: &[],
         part: "spec",
         schema: schema::<IpReservationSpec>,
     },
@@ -114,6 +135,7 @@ const DEFINITIONS: [Definition; 6] = [
             ("Version", "string", ".status.version", 1),
             AGE,
         ],
+        selectable: &[],
         part: "status",
         schema: schema::<NodeStatusStatus>,
     },
@@ -167,6 +189,11 @@ fn build(definition: &Definition) -> Value {
     if let Some(rules) = rules::whole(definition.kind) {
         schema["x-kubernetes-validations"] = rules;
     }
+    if definition.kind == "IPAMBlock" {
+        // Rules over a text without a bound are too dear for the API server.
+        schema["properties"]["metadata"]["properties"] =
+            json!({"name": {"type": "string", "maxLength": 63}});
+    }
     let column = |(name, kind, path, priority): &Column| json!({"name": name, "type": kind, "jsonPath": path, "priority": priority});
     let columns: Vec<Value> = definition.columns.iter().map(column).collect();
     let mut served = json!({
@@ -176,6 +203,10 @@ fn build(definition: &Definition) -> Value {
         "additionalPrinterColumns": columns,
         "schema": {"openAPIV3Schema": schema},
     });
+    if !definition.selectable.is_empty() {
+        let field = |path: &&str| json!({"jsonPath": path});
+        served["selectableFields"] = definition.selectable.iter().map(field).collect();
+    }
     if definition.part == "status" {
         served["subresources"] = json!({"status": {}});
     }

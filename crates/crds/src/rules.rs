@@ -129,6 +129,19 @@ const POOL: [Rule; 1] = [(
     ".cidr",
 )];
 
+const BLOCK: [Rule; 2] = [
+    (
+        "self == oldSelf",
+        "a block is its node's until that gives it back: nothing in it can be changed. To take it away, drain the node and delete the object",
+        "",
+    ),
+    (
+        "size(self.node) > 0",
+        "empty: write the name of the node that has it",
+        ".node",
+    ),
+];
+
 /// Of each rule of a filter.
 const FILTER: [Rule; 3] = [
     (
@@ -160,12 +173,13 @@ const IPV6: Rule = (
 );
 
 /// The rules of each place.
-const PLACES: [(&str, Path, &[Rule]); 14] = [
+const PLACES: [(&str, Path, &[Rule]); 15] = [
     ("BGPConfiguration", "", &CONFIGURATION),
     ("BGPConfiguration", "nodeMeshPassword.secretKeyRef", &SECRET),
     ("BGPPeer", "", &PEER),
     ("BGPPeer", "maxPrefixes", &LIMITS),
     ("BGPPeer", "password.secretKeyRef", &SECRET),
+    ("IPAMBlock", "", &BLOCK),
     ("IPPool", "", &POOL),
     ("BGPFilter", "importV4.[]", &FILTER),
     ("BGPFilter", "exportV4.[]", &FILTER),
@@ -240,6 +254,19 @@ pub fn whole(kind: &str) -> Option<Value> {
                 "self.metadata.name == 'default' || !has(self.spec.nodeMeshPassword)",
                 "both ends of a session need the same password: set this in `default`",
                 ".spec.nodeMeshPassword",
+            ),
+        ],
+        // The name is what two agents can't both create.
+        "IPAMBlock" => &[
+            (
+                "!isCIDR(self.spec.cidr) || cidr(self.spec.cidr).ip().family() != 4 || self.metadata.name.replace('-', '.', 3).replace('-', '/') == self.spec.cidr",
+                "the name follows from the block: that of 10.244.1.64/26 is `10-244-1-64-26`",
+                "",
+            ),
+            (
+                "!isCIDR(self.spec.cidr) || cidr(self.spec.cidr).ip().family() != 6 || (!self.metadata.name.matches('(^|-)0[0-9a-f]') && isCIDR(self.metadata.name.replace('-', ':', 7).replace('-', '/')) && cidr(self.metadata.name.replace('-', ':', 7).replace('-', '/')) == cidr(self.spec.cidr))",
+                "the name follows from the block: that of fd00:10::40/122 is `fd00-10-0-0-0-0-0-40-122`",
+                "",
             ),
         ],
         _ => return None,

@@ -7,10 +7,11 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::values::{cidr, parse_cidr};
-use crate::{API_VERSION, Metadata};
+use crate::{API_VERSION, Metadata, schema};
 
 /// `kind` of the objects.
 pub const KIND: &str = "IPAMBlock";
@@ -29,12 +30,14 @@ pub struct IpamBlock {
     pub spec: IpamBlockSpec,
 }
 
-/// Which block, and whose.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A block of an IPPool, and the node that has it. Agents make these objects and delete them; an object is a claim, so that
+/// nothing in it ever changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct IpamBlockSpec {
-    /// The block.
+    /// The block. The object's name follows from it: `10-244-1-64-26`, `fd00-10-0-0-0-0-0-40-122`.
     #[serde(deserialize_with = "cidr::deserialize")]
+    #[schemars(with = "schema::Cidr")]
     pub cidr: IpNet,
     /// The name of the node that has it.
     pub node: String,
@@ -77,15 +80,23 @@ impl IpamBlock {
                 block.kind, block.api_version
             ));
         }
-        let right = name(block.spec.cidr);
-        if block.metadata.name != right {
-            let (wrong, cidr) = (&block.metadata.name, block.spec.cidr);
+        Self::named(&block.metadata.name, block.spec)
+    }
+
+    /// The object of this name with this content.
+    ///
+    /// # Errors
+    /// In words, when its name doesn't follow from its CIDR, or no node has it.
+    pub fn named(wrong: &str, spec: IpamBlockSpec) -> Result<Self, String> {
+        let right = name(spec.cidr);
+        if wrong != right {
+            let cidr = spec.cidr;
             return Err(format!("the name of {cidr} is `{right}`, not `{wrong}`"));
         }
-        if block.spec.node.is_empty() {
+        if spec.node.is_empty() {
             return Err("spec.node is empty".to_owned());
         }
-        Ok(block)
+        Ok(Self::new(spec.cidr, &spec.node))
     }
 }
 

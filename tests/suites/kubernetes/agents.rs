@@ -105,7 +105,7 @@ pub(crate) fn follow(cluster: &mut Cluster) -> Result<()> {
 }
 
 /// The node is open to pods: no condition and no taint of ours stands in their way, and other people's taints stay.
-fn opened(cluster: &Cluster, node: &str) -> Result<()> {
+pub(crate) fn opened(cluster: &Cluster, node: &str) -> Result<()> {
     wait::until(&format!("{node} to be open to pods"), SESSION, || {
         let node = cluster.plane.get(&["node", node])?;
         same(

@@ -15,10 +15,11 @@ pub(crate) const SOON: Duration = Duration::from_secs(20);
 const NAMESPACE: &str = "margay-system";
 
 /// The chart's definitions.
-pub(crate) const DEFINITIONS: [&str; 6] = [
+pub(crate) const DEFINITIONS: [&str; 7] = [
     include_str!("../../../charts/margay/crds/bgpconfigurations.yaml"),
     include_str!("../../../charts/margay/crds/bgpfilters.yaml"),
     include_str!("../../../charts/margay/crds/bgppeers.yaml"),
+    include_str!("../../../charts/margay/crds/ipamblocks.yaml"),
     include_str!("../../../charts/margay/crds/ippools.yaml"),
     include_str!("../../../charts/margay/crds/ipreservations.yaml"),
     include_str!("../../../charts/margay/crds/nodestatuses.yaml"),

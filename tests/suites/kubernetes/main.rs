@@ -1,9 +1,11 @@
 //! Agents that a real API server tells what to do.
 
 mod agents;
+mod blocks;
 mod cluster;
 mod definitions;
 mod harness;
+mod race;
 mod release;
 
 use std::process::ExitCode;
@@ -22,7 +24,7 @@ const THREADS: usize = 2;
 /// A test: it gets a prefix for the names of what it makes.
 type Test = fn(&str) -> Result<()>;
 
-const TESTS: [(&str, Test); 5] = [
+const TESTS: [(&str, Test); 8] = [
     ("the_api_server_asks_who_one_is", harness::rbac),
     (
         "objects_are_judged_with_words_that_help",
@@ -34,6 +36,19 @@ const TESTS: [(&str, Test); 5] = [
     }),
     ("an_absent_api_server_changes_nothing", |prefix| {
         Cluster::with(mesh(prefix), agents::absence)
+    }),
+    ("blocks_are_objects", |prefix| {
+        Cluster::with(mesh(prefix), blocks::lifecycle)
+    }),
+    ("an_absent_api_server_gives_no_blocks", |prefix| {
+        Cluster::with(mesh(prefix), blocks::absence)
+    }),
+    ("agents_race_for_blocks", |prefix| {
+        let shape = Shape {
+            nodes: 8,
+            ..mesh(prefix)
+        };
+        Cluster::with(shape, race::race)
     }),
 ];
 

@@ -63,7 +63,7 @@ pub(crate) fn lifecycle(prefix: &str) -> Result<()> {
 }
 
 /// As many as there are kinds in `charts/margay/crds`.
-const DEFINITIONS: usize = 6;
+const DEFINITIONS: usize = 7;
 
 struct Release<'a> {
     plane: &'a ControlPlane,

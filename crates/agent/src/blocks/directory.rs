@@ -152,10 +152,6 @@ impl BlockStore for DirectoryStore {
         }
         .map_err(|error| self.failed(&format!("{} not deleted", path.display()), &error))
     }
-
-    fn name(&self) -> String {
-        self.path.display().to_string()
-    }
 }
 
 /// A file's text; `None` when there is no file.

@@ -10,24 +10,22 @@
 //! A block is created first and looked at then: where another block overlaps it (of another size; one of the same size has
 //! the same name), the newcomer gives way. Of two that come at once both may; neither gives an address before it has looked.
 
+mod claim;
 mod report;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ipam::blocks;
 use ipnet::IpNet;
-use node::{AddressPlan, Pool};
+use node::AddressPlan;
 use resources::IpamBlock;
 
 use super::store::{BlockStore, CreateError, Listed, StoreError, Stored};
 
 /// How long a withdrawal may take to reach everybody before the block can be another node's.
 pub(crate) const WITHDRAWAL: Duration = Duration::from_secs(5);
-/// How often another block is tried when somebody else was faster.
-const ATTEMPTS: u32 = 64;
 
 /// Who gives the addresses of the blocks.
 pub trait Addresses: Send + Sync {
@@ -95,11 +93,17 @@ pub(crate) struct Holder {
     addresses: Arc<dyn Addresses>,
     grace: Duration,
     plan: Arc<AddressPlan>,
+    /// There has been one.
+    planned: bool,
     held: BTreeMap<IpNet, Held>,
     /// What the store had when it was last read; `None` before that.
     listed: Option<Listed>,
     /// Why it can't be read, or written.
     error: Option<StoreError>,
+    /// It has failed a moment ago: it is not asked.
+    resting: bool,
+    /// Some pool has no free block.
+    waiting: bool,
     /// Blocks that were this node's until somebody else's name stood in them.
     lost: BTreeMap<IpNet, String>,
 }
@@ -117,15 +121,19 @@ impl Holder {
             addresses,
             grace,
             plan: Arc::default(),
+            planned: false,
             held: BTreeMap::new(),
             listed: None,
             error: None,
+            resting: false,
+            waiting: false,
             lost: BTreeMap::new(),
         }
     }
 
     pub(crate) fn set_plan(&mut self, plan: Arc<AddressPlan>) {
         self.plan = plan;
+        self.planned = true;
         self.tell_full();
     }
 
@@ -143,25 +151,50 @@ impl Holder {
         Ok(held.map(|(cidr, _)| *cidr).collect())
     }
 
+    /// Whether the store did not do what it was asked last.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.error.is_some()
+    }
+
+    /// As long as it rests, nobody waits for a store that does not answer.
+    pub(crate) fn rest(&mut self, resting: bool) {
+        self.resting = resting;
+    }
+
+    /// How long until the store is to be read again though nobody asks.
+    pub(crate) fn pace(&self) -> Duration {
+        self.store.pace(self.plan.nodes.len(), self.waiting)
+    }
+
     /// Reads the store, and follows what others did to this node's blocks.
     pub(crate) fn refresh(&mut self) {
-        let Some(listed) = self.list() else {
+        if self.read() {
+            self.follow();
+        }
+    }
+
+    /// The same of this node's blocks alone, as long as they are as they should be.
+    pub(crate) fn refresh_own(&mut self) {
+        let listed = match self.store.list_of(&self.node) {
+            Ok(listed) => listed,
+            Err(error) => {
+                self.error = Some(error);
+                return;
+            }
+        };
+        self.error = None;
+        let here = self.adopt(&listed);
+        let all_here = self.held.keys().all(|cidr| here.contains(cidr));
+        if self.listed.is_none() || !all_here || !listed.unreadable.is_empty() {
+            self.refresh();
+        }
+    }
+
+    fn follow(&mut self) {
+        let Some(listed) = self.listed.take() else {
             return;
         };
-        let own = listed
-            .blocks
-            .iter()
-            .filter(|stored| stored.block.spec.node == self.node);
-        for stored in own.cloned().collect::<Vec<_>>() {
-            let cidr = stored.block.spec.cidr;
-            self.lost.remove(&cidr);
-            let stage = Stage::Active { unused_since: None };
-            let held = self.held.entry(cidr).or_insert_with(|| Held {
-                stored: stored.clone(),
-                stage,
-            });
-            held.stored = stored;
-        }
+        self.adopt(&listed);
         let present: BTreeMap<IpNet, &str> = listed
             .blocks
             .iter()
@@ -187,6 +220,26 @@ impl Holder {
         self.settle_disputes(&listed);
         self.listed = Some(listed);
         self.tell_full();
+    }
+
+    /// Holds what has this node's name, whoever created it: an agent before this one, or this one by a request whose answer
+    /// was lost. Gives all of that.
+    fn adopt(&mut self, listed: &Listed) -> BTreeSet<IpNet> {
+        let mut own = BTreeSet::new();
+        for stored in &listed.blocks {
+            if stored.block.spec.node != self.node {
+                continue;
+            }
+            let cidr = stored.block.spec.cidr;
+            own.insert(cidr);
+            self.lost.remove(&cidr);
+            let held = self.held.entry(cidr).or_insert_with(|| Held {
+                stored: stored.clone(),
+                stage: Stage::Active { unused_since: None },
+            });
+            held.stored = stored.clone();
+        }
+        own
     }
 
     /// Somebody has deleted the object of a block.
@@ -253,7 +306,7 @@ impl Holder {
                     }
                 }
                 Stage::Withdrawn { since }
-                    if now.saturating_duration_since(*since) >= WITHDRAWAL =>
+                    if !self.resting && now.saturating_duration_since(*since) >= WITHDRAWAL =>
                 {
                     match self.store.delete(&held.stored) {
                         Ok(()) => gone.push(*cidr),
@@ -283,178 +336,6 @@ impl Holder {
     pub(crate) fn is_busy(&self) -> bool {
         let busy = |held: &Held| !matches!(held.stage, Stage::Active { unused_since: None });
         self.held.values().any(busy)
-    }
-
-    /// Gets a block.
-    pub(crate) fn want(&mut self, want: &Want) -> Answer {
-        let plan = Arc::clone(&self.plan);
-        let mut full = Vec::new();
-        let pools = plan
-            .pools
-            .iter()
-            .filter(|pool| want.pools.contains(&pool.name));
-        for pool in pools {
-            let outcome = match want.address {
-                Some(address) => self.claim_for(pool, address),
-                None => self.claim(pool),
-            };
-            match outcome {
-                Answer::Full(message) => full.push(message),
-                Answer::Claimed(_) | Answer::Unavailable(_) => return outcome,
-            }
-        }
-        match full.is_empty() {
-            true => Answer::Unavailable("the pools are others now".to_owned()),
-            false => Answer::Full(full.join("; ")),
-        }
-    }
-
-    fn claim(&mut self, pool: &Pool) -> Answer {
-        if let Some(cidr) = self.at_hand(pool) {
-            return Answer::Claimed(cidr);
-        }
-        let start = hash(&self.node) ^ hash(&pool.name);
-        for attempt in 0..ATTEMPTS {
-            let Some(listed) = self.list() else {
-                return self.unavailable();
-            };
-            // Who lost a race to somebody shall not meet the same one again at the next block.
-            let start = start
-                .wrapping_add(hash(&format!("{}/{attempt}", self.node)) * u64::from(attempt > 0));
-            let occupied = occupied(&listed, &self.plan);
-            let next = blocks::next_free(
-                pool.cidr,
-                pool.block_len,
-                &occupied,
-                &self.plan.reserved,
-                start,
-            );
-            let Some(cidr) = next else {
-                self.listed = Some(listed);
-                let message = self.full_message(pool);
-                self.tell_full();
-                return Answer::Full(message);
-            };
-            match self.create(cidr) {
-                Ok(true) => return Answer::Claimed(cidr),
-                Ok(false) => {}
-                Err(()) => return self.unavailable(),
-            }
-        }
-        Answer::Unavailable("other nodes were faster at every block that was tried".to_owned())
-    }
-
-    /// A block that the node has, and that has an address to give.
-    fn at_hand(&mut self, pool: &Pool) -> Option<IpNet> {
-        let usage = self.addresses.usage();
-        // One that is not listed yet has just been taken.
-        let full = |cidr: &IpNet| {
-            usage
-                .iter()
-                .any(|usage| usage.cidr == *cidr && usage.used + usage.cooling >= usage.total)
-        };
-        let ours = self
-            .held
-            .iter_mut()
-            .filter(|(cidr, _)| pool.cidr.contains(*cidr));
-        for (cidr, held) in ours {
-            match held.stage {
-                Stage::Active { .. } if !full(cidr) => return Some(*cidr),
-                Stage::Closed | Stage::Withdrawn { .. } => {
-                    held.stage = Stage::Active { unused_since: None };
-                    self.addresses.open(*cidr);
-                    return Some(*cidr);
-                }
-                Stage::Active { .. } | Stage::Disputed { .. } => {}
-            }
-        }
-        None
-    }
-
-    /// The block of one address.
-    fn claim_for(&mut self, pool: &Pool, address: IpAddr) -> Answer {
-        let Some(cidr) = blocks::block_of(pool.cidr, pool.block_len, address) else {
-            return Answer::Full(format!(
-                "{address} is not in IPPool {} ({})",
-                pool.name, pool.cidr
-            ));
-        };
-        let ours = self
-            .held
-            .iter()
-            .find(|(held, _)| held.contains(&address))
-            .map(|(cidr, _)| *cidr);
-        if let Some(cidr) = ours {
-            let Some(held) = self.held.get_mut(&cidr) else {
-                return self.unavailable();
-            };
-            if let Stage::Disputed { with } = &held.stage {
-                return Answer::Full(format!("{address} is in {cidr}, which overlaps {with}"));
-            }
-            if !matches!(held.stage, Stage::Active { .. }) {
-                held.stage = Stage::Active { unused_since: None };
-                self.addresses.open(cidr);
-            }
-            return Answer::Claimed(cidr);
-        }
-        let Some(listed) = self.list() else {
-            return self.unavailable();
-        };
-        if let Some(with) = rival(&listed, cidr, &self.node) {
-            return Answer::Full(format!("{address} is in {with}"));
-        }
-        match self.create(cidr) {
-            Ok(true) => Answer::Claimed(cidr),
-            Ok(false) => Answer::Unavailable(format!("somebody else takes {cidr}")),
-            Err(()) => self.unavailable(),
-        }
-    }
-
-    /// Creates a block's object, and looks whether it is alone. `false`: somebody else has it, or part of it.
-    fn create(&mut self, cidr: IpNet) -> Result<bool, ()> {
-        let stored = match self.store.create(&IpamBlock::new(cidr, &self.node)) {
-            Ok(stored) => stored,
-            Err(CreateError::Exists) => return Ok(false),
-            Err(CreateError::Failed(error)) => {
-                self.error = Some(error);
-                return Err(());
-            }
-        };
-        // Where that can't be told now, the block is found by the next look, as after a restart.
-        let listed = self.list().ok_or(())?;
-        if let Some(with) = rival(&listed, cidr, &self.node) {
-            tracing::info!(block = %cidr, with, "overlaps what another node took at the same time: given back");
-            self.store
-                .delete(&stored)
-                .map_err(|error| self.error = Some(error))?;
-            return Ok(false);
-        }
-        tracing::info!(block = %cidr, "taken");
-        let stage = Stage::Active { unused_since: None };
-        self.held.insert(cidr, Held { stored, stage });
-        self.listed = Some(listed);
-        Ok(true)
-    }
-
-    fn list(&mut self) -> Option<Listed> {
-        match self.store.list() {
-            Ok(listed) => {
-                self.error = None;
-                Some(listed)
-            }
-            Err(error) => {
-                self.error = Some(error);
-                None
-            }
-        }
-    }
-
-    fn unavailable(&self) -> Answer {
-        let error = self
-            .error
-            .as_ref()
-            .map_or_else(String::new, ToString::to_string);
-        Answer::Unavailable(format!("no block can be taken now: {error}"))
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod directory;
 mod holder;
+mod kubernetes;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -22,10 +23,13 @@ use tokio::sync::watch;
 pub use directory::DirectoryStore;
 pub(crate) use holder::Holder;
 pub use holder::{Addresses, Answer, PoolUsage, Want};
-pub use store::{BlockStore, CreateError, Listed, NoStore, StoreError, Stored, Unreadable};
+pub use kubernetes::KubernetesStore;
+pub use store::{BlockStore, CreateError, Listed, StoreError, Stored, Unreadable};
 
-/// How often the store is read although nobody asks.
-const REFRESH: Duration = Duration::from_secs(30);
+/// How long a store rests that has failed; each time twice as long, give or take half.
+const FIRST_REST: Duration = Duration::from_secs(1);
+/// The longest.
+const LONGEST_REST: Duration = Duration::from_secs(10);
 /// How long a block without a pod stays, unless told otherwise.
 pub const DEFAULT_GRACE: Duration = Duration::from_secs(300);
 
@@ -43,7 +47,9 @@ pub struct State {
 enum Command {
     Plan(Arc<AddressPlan>),
     InForce(Vec<IpNet>),
-    Want(Want, SyncSender<Answer>),
+    /// Until the time when nobody waits for the answer any more.
+    Want(Want, Instant, SyncSender<Answer>),
+    Changed,
 }
 
 /// Steers the thread; clones steer the same one. It ends with the last of them.
@@ -77,9 +83,14 @@ pub fn spawn(
         problems: Vec::new(),
     };
     let (publish, state) = watch::channel(unknown);
+    let now = clock();
     let keeper = Keeper {
         holder: Holder::new(node, store, addresses, grace),
         publish,
+        refresh: now,
+        changed: false,
+        failures: 0,
+        resting: now,
         // Often enough for a block to go soon after its time is over.
         tick: (grace / 8).clamp(Duration::from_millis(50), Duration::from_secs(10)),
     };
@@ -109,11 +120,17 @@ impl Blocks {
         self.commands.send(Command::InForce(ranges.to_vec())).ok();
     }
 
-    /// Gets a block. Waits `patience` for it; the work goes on where that is not enough.
+    /// This node's blocks may be others now.
+    pub fn changed(&self) {
+        self.commands.send(Command::Changed).ok();
+    }
+
+    /// Gets a block. Waits `patience` for it; work that has begun goes on where that is not enough.
     #[must_use]
     pub fn want(&self, want: &Want, patience: Duration) -> Answer {
         let (reply, outcome) = sync_channel(1);
-        let sent = self.commands.send(Command::Want(want.clone(), reply));
+        let command = Command::Want(want.clone(), clock() + patience, reply);
+        let sent = self.commands.send(command);
         let outcome = sent.ok().and_then(|()| outcome.recv_timeout(patience).ok());
         outcome.unwrap_or_else(|| {
             Answer::Unavailable(format!(
@@ -128,36 +145,92 @@ struct Keeper {
     holder: Holder,
     publish: watch::Sender<State>,
     tick: Duration,
+    /// When the store is to be read as a whole.
+    refresh: Instant,
+    /// This node's blocks are to be read.
+    changed: bool,
+    /// How often in a row the store has failed, and until when it rests.
+    failures: u32,
+    resting: Instant,
 }
 
 impl Keeper {
     fn run(mut self, commands: &Receiver<Command>) {
-        let mut refresh = clock();
         loop {
-            let now = clock();
-            if now >= refresh {
-                self.holder.refresh();
-                refresh = now + REFRESH;
-            }
-            self.holder.look(now);
+            self.look(clock());
             self.publish();
             let wait = match self.holder.is_busy() {
                 true => self.tick.min(Duration::from_secs(1)),
                 false => self.tick,
             };
-            match commands.recv_timeout(wait) {
-                Ok(Command::Plan(plan)) => self.holder.set_plan(plan),
-                Ok(Command::InForce(ranges)) => self.holder.in_force(&ranges, clock()),
-                Ok(Command::Want(want, reply)) => {
-                    let outcome = self.holder.want(&want);
-                    self.publish();
-                    // Who asked may have given up.
-                    reply.try_send(outcome).ok();
-                }
+            match commands.recv_timeout(wait.min(self.until_next(clock()))) {
+                Ok(command) => self.obey(command),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
         }
+    }
+
+    fn look(&mut self, now: Instant) {
+        self.holder.rest(now < self.resting);
+        if now >= self.resting {
+            if now >= self.refresh {
+                self.holder.refresh();
+                self.refresh = now + jittered(self.holder.pace());
+                self.changed = false;
+            } else if std::mem::take(&mut self.changed) {
+                self.holder.refresh_own();
+            }
+        }
+        self.holder.look(now);
+        self.note_failure();
+    }
+
+    fn until_next(&self, now: Instant) -> Duration {
+        let next = match self.changed {
+            true => self.resting,
+            false => self.refresh.max(self.resting),
+        };
+        next.saturating_duration_since(now)
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Plan(plan) => {
+                self.holder.set_plan(plan);
+                // Other pools, or another number of nodes.
+                let soon = clock() + jittered(self.holder.pace());
+                self.refresh = self.refresh.min(soon);
+            }
+            Command::InForce(ranges) => self.holder.in_force(&ranges, clock()),
+            // Those that a store without an answer has kept waiting.
+            Command::Want(_, until, _) if clock() >= until => {}
+            Command::Want(want, _, reply) => {
+                self.holder.rest(clock() < self.resting);
+                let outcome = self.holder.want(&want);
+                self.note_failure();
+                self.publish();
+                // Who asked may have given up.
+                reply.try_send(outcome).ok();
+            }
+            Command::Changed => self.changed = true,
+        }
+    }
+
+    /// A store that fails is not asked again at once, and not by all nodes at the same time.
+    fn note_failure(&mut self) {
+        let now = clock();
+        if !self.holder.has_failed() {
+            self.failures = 0;
+            return;
+        }
+        if now < self.resting {
+            return;
+        }
+        let rest = FIRST_REST.saturating_mul(1 << self.failures.min(5));
+        self.failures = self.failures.saturating_add(1);
+        self.resting = now + jittered(rest.min(LONGEST_REST));
+        self.refresh = self.resting;
     }
 
     fn publish(&self) {
@@ -174,6 +247,11 @@ impl Keeper {
             news
         });
     }
+}
+
+/// Give or take half.
+fn jittered(time: Duration) -> Duration {
+    time.mul_f64(0.5 + fastrand::f64())
 }
 
 #[expect(

@@ -1,6 +1,7 @@
 //! Where it is written which node has which block.
 
 use std::fmt;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use resources::IpamBlock;
@@ -14,6 +15,20 @@ pub trait BlockStore: Send {
     /// When it can't be read as a whole; never for want of one object, which then is [`Listed::unreadable`].
     fn list(&self) -> Result<Listed, StoreError>;
 
+    /// What there is of one node's, and perhaps more. Where reading all is no dearer, that.
+    ///
+    /// # Errors
+    /// As [`list`](Self::list).
+    fn list_of(&self, _node: &str) -> Result<Listed, StoreError> {
+        self.list()
+    }
+
+    /// How often all is read although nobody asks, by one of so many nodes. Where its own blocks change, a node hears of it by
+    /// other ways, if at all; `waiting`: there is no free block, and pods may wait for one.
+    fn pace(&self, _nodes: usize, _waiting: bool) -> Duration {
+        Duration::from_secs(30)
+    }
+
     /// Creates an object. Of several agents that create one of the same name, one succeeds.
     ///
     /// # Errors
@@ -25,9 +40,6 @@ pub trait BlockStore: Send {
     /// # Errors
     /// When it has changed, or can't be deleted.
     fn delete(&self, block: &Stored) -> Result<(), StoreError>;
-
-    /// What it is, for a person: a directory's path.
-    fn name(&self) -> String;
 }
 
 /// An object as it was read.
@@ -78,34 +90,4 @@ pub enum CreateError {
     Exists,
     /// Anything else.
     Failed(StoreError),
-}
-
-/// Nowhere: no block is taken. Two nodes with a record of their own each would take the same one.
-#[derive(Debug)]
-pub struct NoStore;
-
-impl NoStore {
-    fn error() -> StoreError {
-        StoreError(
-            "blocks of pools are not kept in the Kubernetes API yet: give nodes pod CIDRs, or --ipam-dir, a directory that all nodes share".to_owned(),
-        )
-    }
-}
-
-impl BlockStore for NoStore {
-    fn list(&self) -> Result<Listed, StoreError> {
-        Ok(Listed::default())
-    }
-
-    fn create(&self, _: &IpamBlock) -> Result<Stored, CreateError> {
-        Err(CreateError::Failed(Self::error()))
-    }
-
-    fn delete(&self, _: &Stored) -> Result<(), StoreError> {
-        Err(Self::error())
-    }
-
-    fn name(&self) -> String {
-        "no record of blocks".to_owned()
-    }
 }

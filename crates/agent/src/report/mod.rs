@@ -140,8 +140,14 @@ impl Task {
         if matches!(self.readiness, Readiness::Served) {
             return Readiness::Served;
         }
+        // A block of a pool comes with the first pod.
+        let plan = self.agent.state.borrow().plan.clone();
+        let gives = plan.is_some_and(|plan| plan.addressing.gives());
+        let nowhere = status.pod_cidrs.is_empty() && !gives;
         let reason = match &status.bgp {
-            _ if status.pod_cidrs.is_empty() => "this node has no pod CIDR".to_owned(),
+            _ if nowhere => {
+                "this node has no pod CIDR, and no IPPool gives addresses on it".to_owned()
+            }
             None => "there is no BGP speaker".to_owned(),
             Some(bgp) if bgp.peers > 0 && bgp.established == 0 => {
                 format!(
@@ -158,7 +164,7 @@ impl Task {
             Some(_) if !status.kernel.synced => "routes wait for the kernel".to_owned(),
             Some(_) => return Readiness::Served,
         };
-        if status.pod_cidrs.is_empty() || status.bgp.is_none() {
+        if nowhere || status.bgp.is_none() {
             return Readiness::Waiting(reason);
         }
         let planned = *self.planned.get_or_insert_with(Instant::now);

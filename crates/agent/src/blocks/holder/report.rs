@@ -10,7 +10,7 @@ use super::{Holder, PoolUsage, Stage, occupied};
 
 impl Holder {
     /// Says which pools have no free block.
-    pub(super) fn tell_full(&self) {
+    pub(super) fn tell_full(&mut self) {
         let Some(listed) = &self.listed else {
             return;
         };
@@ -20,8 +20,11 @@ impl Holder {
             blocks::next_free(pool.cidr, len, &occupied, reserved, 0).is_none()
         };
         let pools = self.plan.pools.iter().filter(full);
-        let pools = pools.map(|pool| (pool.name.clone(), self.full_message(pool)));
-        self.addresses.set_full(pools.collect());
+        let pools: BTreeMap<String, String> = pools
+            .map(|pool| (pool.name.clone(), self.full_message(pool)))
+            .collect();
+        self.waiting = !pools.is_empty();
+        self.addresses.set_full(pools);
     }
 
     /// How many blocks each pool has.
@@ -103,7 +106,7 @@ impl Holder {
                     "block {cidr} overlaps {with}: no address is given from it; it goes back with its last pod"
                 );
                 problems.push(problem(String::new(), Severity::Error, message));
-            } else if !self.plan.pools.iter().any(|pool| pool.cidr.contains(cidr)) {
+            } else if self.planned && !self.plan.pools.iter().any(|pool| pool.cidr.contains(cidr)) {
                 let message = format!(
                     "block {cidr} is in no IPPool that gives addresses on this node: it goes back with its last pod"
                 );

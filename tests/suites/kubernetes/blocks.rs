@@ -1,0 +1,259 @@
+//! Addresses from pools whose blocks are objects of the API: nodes without pod CIDRs, which share nothing but an API server.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use lab::probe::Pinger;
+use lab::wait;
+use serde_json::Value;
+use tests::blocks::{Owners, ranges, wait_everywhere};
+use tests::{SESSION, same, status};
+
+use crate::agents::opened;
+use crate::cluster::{Cluster, object, set_address};
+
+/// What one change may take on a busy machine; giving a block back takes five seconds by itself.
+pub(crate) const LIMIT: Duration = Duration::from_secs(40);
+
+/// A pool of the mesh.
+pub(crate) fn pool(cidr: &str, size: u8) -> String {
+    format!(
+        "apiVersion: margay.dev/v1alpha1\nkind: BGPConfiguration\nmetadata: {{name: default}}\nspec: {{nodeToNodeMeshEnabled: true}}\n---\n\
+         apiVersion: margay.dev/v1alpha1\nkind: IPPool\nmetadata: {{name: pods}}\nspec: {{cidr: {cidr}, blockSize: {size}}}\n"
+    )
+}
+
+/// Nodes as they are where nobody gives them pod CIDRs, short times, a pool; and the agents.
+pub(crate) fn start(cluster: &mut Cluster, pool: &str) -> Result<()> {
+    for node in cluster.dc.nodes_mut() {
+        let mut object: Value = serde_json::from_str(&object(node))?;
+        let spec = object["spec"].as_object_mut().context("spec")?;
+        spec.retain(|field, _| !field.starts_with("podCIDR"));
+        let delete = ["delete", "node", &node.name, "--wait=true"];
+        cluster.plane.kubectl(&delete)?;
+        cluster.plane.apply(&object.to_string())?;
+        set_address(&cluster.plane, node)?;
+        let times = ["--block-grace", "1", "--address-cooldown", "1"];
+        node.arguments = times.map(str::to_owned).into();
+    }
+    cluster.plane.apply(pool)?;
+    cluster.dc.start_agents()?;
+    cluster.dc.wait_sessions(SESSION)
+}
+
+/// Which node has which block, as kubectl tells.
+pub(crate) fn owners(cluster: &Cluster) -> Result<Owners> {
+    let list = cluster.plane.get(&["ipamblocks"])?;
+    let mut owners = Owners::new();
+    for object in list["items"].as_array().into_iter().flatten() {
+        let cidr = object["spec"]["cidr"].as_str().context("cidr")?.parse()?;
+        let node = object["spec"]["node"].as_str().context("node")?.to_owned();
+        if let Some(other) = owners.insert(cidr, node) {
+            bail!("{cidr} twice, once of {other}");
+        }
+    }
+    Ok(owners)
+}
+
+pub(crate) fn everywhere(cluster: &Cluster) -> Result<()> {
+    wait_everywhere(&cluster.dc, LIMIT, || owners(cluster))
+}
+
+/// The name of a block's object.
+fn name(block: ipnet::Ipv4Net) -> String {
+    let address = block.network().to_string().replace('.', "-");
+    format!("{address}-{}", block.prefix_len())
+}
+
+fn ping(cluster: &Cluster, from: &str, to: Ipv4Addr) -> Result<()> {
+    let from = cluster.node(from)?.pods.first().context("a pod")?;
+    Pinger::open(&from.namespace)?
+        .wait_answer(to, LIMIT)
+        .map(drop)
+}
+
+/// Blocks come with pods and go after them; what people do to them is followed.
+pub(crate) fn lifecycle(cluster: &mut Cluster) -> Result<()> {
+    start(cluster, &pool("10.50.0.0/24", 29))?;
+    // A node without a block is open to pods all the same, for the first brings it.
+    opened(cluster, "node-a1")?;
+    same("no pods, no blocks", &owners(cluster)?, &Owners::new())?;
+    // Six addresses a block: two blocks here, one there.
+    for _ in 0..9 {
+        cluster.dc.node("node-a1")?.attach()?;
+    }
+    let address = cluster.dc.node("node-a2")?.attach()?.address;
+    let taken = owners(cluster)?;
+    let own = |name: &str| taken.values().filter(|owner| *owner == name).count();
+    same("blocks", &[own("node-a1"), own("node-a2")], &[2, 1])?;
+    everywhere(cluster)?;
+    ping(cluster, "node-a1", address)?;
+    let line = [
+        "get",
+        "ipamb",
+        "--field-selector=spec.node=node-a2",
+        "--no-headers",
+    ];
+    let shown = cluster.plane.kubectl(&line)?;
+    let words: Vec<&str> = shown.split_whitespace().collect();
+    let (block, _) = taken
+        .iter()
+        .find(|(_, owner)| *owner == "node-a2")
+        .context("a block")?;
+    same(
+        "kubectl get",
+        &words.get(..3),
+        &Some(&[name(*block).as_str(), &block.to_string(), "node-a2"][..]),
+    )?;
+
+    judged(cluster, &name(*block))?;
+
+    // Somebody deletes one that is in use: it comes back at once.
+    let uid = |cluster: &Cluster| -> Result<Value> {
+        Ok(cluster.plane.get(&["ipamblock", &name(*block)])?["metadata"]["uid"].clone())
+    };
+    let before = uid(cluster)?;
+    let delete = ["delete", "ipamblock", &name(*block), "--wait=false"];
+    cluster.plane.kubectl(&delete)?;
+    wait::until("the block to be its node's again", LIMIT, || {
+        let now = uid(cluster)?;
+        match now == before {
+            true => bail!("the old one is there"),
+            false => same("owners", &owners(cluster)?, &taken),
+        }
+    })?;
+    ping(cluster, "node-a1", address)?;
+
+    // The next agent finds the same, and so does another Node of the same name.
+    let line = ["delete", "node", "node-a1", "--wait=true"];
+    cluster.plane.kubectl(&line)?;
+    let node = cluster.dc.node("node-a1")?;
+    node.agent()?.kill()?;
+    node.start()?;
+    node.wait_ready(LIMIT)?;
+    let node = cluster.node("node-a1")?;
+    let kept = ranges(node)?.values().filter(|via| via.is_none()).count();
+    same("a node without Node keeps its blocks", &kept, &2)?;
+    let mut object: Value = serde_json::from_str(&object(node))?;
+    let spec = object["spec"].as_object_mut().context("spec")?;
+    spec.retain(|field, _| !field.starts_with("podCIDR"));
+    cluster.plane.apply(&object.to_string())?;
+    set_address(&cluster.plane, node)?;
+    cluster.dc.wait_sessions(SESSION)?;
+    same("blocks", &owners(cluster)?, &taken)?;
+    everywhere(cluster)?;
+    ping(cluster, "node-a1", address)?;
+
+    // A block that empties goes: first from all kernels, and only then from the API.
+    cluster.dc.node("node-a2")?.detach()?;
+    wait::until("the withdrawal", LIMIT, || {
+        for node in cluster.dc.nodes() {
+            if ranges(node)?.contains_key(block) {
+                bail!("{} has {block}", node.name);
+            }
+        }
+        Ok(())
+    })?;
+    if !owners(cluster)?.contains_key(block) {
+        bail!("{block} was given back before it was withdrawn");
+    }
+    wait::until("the return", LIMIT, || {
+        same("taken", &owners(cluster)?.contains_key(block), &false)
+    })?;
+    everywhere(cluster)
+}
+
+/// The API server refuses what would break the claim, in words.
+fn judged(cluster: &Cluster, name: &str) -> Result<()> {
+    let refused = |yaml: &str, words: &str| -> Result<()> {
+        let said = cluster.plane.apply(yaml).err();
+        let said = said.with_context(|| format!("taken: {yaml}"))?.to_string();
+        match said.contains(words) {
+            true => Ok(()),
+            false => bail!("{words:?} not in {said}"),
+        }
+    };
+    let block = |name: &str, cidr: &str, node: &str| {
+        format!(
+            "apiVersion: margay.dev/v1alpha1\nkind: IPAMBlock\nmetadata: {{name: {name}}}\nspec: {{cidr: '{cidr}', node: '{node}'}}\n"
+        )
+    };
+    let object = cluster.plane.get(&["ipamblock", name])?;
+    let cidr = object["spec"]["cidr"].as_str().context("cidr")?;
+    refused(
+        &block(name, cidr, "node-a1"),
+        "nothing in it can be changed",
+    )?;
+    for (name, cidr, words) in [
+        ("mine", "10.9.0.0/26", "`10-244-1-64-26`"),
+        ("10-9-0-0-27", "10.9.0.0/26", "`10-244-1-64-26`"),
+        ("10-9-0-1-26", "10.9.0.1/26", "the first address"),
+        ("fd00-9--26", "fd00:9::/122", "`fd00-10-0-0-0-0-0-40-122`"),
+        (
+            "fd00-09-0-0-0-0-0-0-122",
+            "fd00:9::/122",
+            "`fd00-10-0-0-0-0-0-40-122`",
+        ),
+    ] {
+        refused(&block(name, cidr, "a"), words)?;
+    }
+    refused(&block("10-9-0-0-26", "10.9.0.0/26", ""), "name of the node")?;
+    for (name, cidr) in [
+        ("10-9-0-0-26", "10.9.0.0/26"),
+        ("fd00-9-0-0-0-0-0-40-122", "fd00:9::40/122"),
+    ] {
+        cluster.plane.apply(&block(name, cidr, "nobody"))?;
+        cluster.plane.kubectl(&["delete", "ipamblock", name])?;
+    }
+    Ok(())
+}
+
+/// While the API server is away pods get addresses of the blocks that their node has; another block has to wait, and so
+/// has the pod, which is told why.
+pub(crate) fn absence(cluster: &mut Cluster) -> Result<()> {
+    start(cluster, &pool("10.50.0.0/24", 29))?;
+    let address = cluster.dc.node("node-a2")?.attach()?.address;
+    cluster.dc.node("node-a1")?.attach()?;
+    everywhere(cluster)?;
+    let taken = owners(cluster)?;
+
+    // It takes calls and answers none: worse than one that is gone.
+    cluster.plane.apiserver.freeze()?;
+    for _ in 0..5 {
+        cluster.dc.node("node-a1")?.attach()?;
+    }
+    ping(cluster, "node-a1", address)?;
+    let node = cluster.dc.node("node-a1")?;
+    let error = node
+        .attach()
+        .err()
+        .context("there is no block")?
+        .to_string();
+    for words in [
+        "\"code\":11",
+        "no block can be taken now",
+        "the API server can't be reached",
+    ] {
+        if !error.contains(words) {
+            bail!("{words:?} not in {error}");
+        }
+    }
+    let problems = status(node)?.config.problems;
+    let told = problems
+        .iter()
+        .any(|it| it.message.contains("the node keeps the blocks that it has"));
+    same("told", &told, &true)?;
+    // And one that is gone.
+    cluster.plane.apiserver.kill()?;
+    let node = cluster.dc.node("node-a1")?;
+    node.detach()?;
+    wait::until("a free address", LIMIT, || node.attach().map(drop))?;
+    cluster.plane.apiserver.restart()?;
+    cluster.plane.wait_ready()?;
+    same("blocks", &owners(cluster)?, &taken)?;
+    let node = cluster.dc.node("node-a1")?;
+    wait::until("another block", LIMIT, || node.attach().map(drop))?;
+    same("blocks", &owners(cluster)?.len(), &3)?;
+    everywhere(cluster)
+}
