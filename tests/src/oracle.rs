@@ -1,6 +1,6 @@
 //! The kernel's truth as other programs tell it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use anyhow::{Context, Result};
@@ -38,6 +38,23 @@ pub fn margay_routes(namespace: &Namespace) -> Result<BTreeMap<Ipv4Net, Option<S
             plain.then(|| route["dev"].as_str()).flatten()
         });
         found.insert(prefix, target.map(ToOwned::to_owned));
+    }
+    Ok(found)
+}
+
+/// The gateways of the route to a prefix, by `ip`.
+///
+/// # Errors
+/// When `ip` fails.
+pub fn gateways(namespace: &Namespace, prefix: &str) -> Result<BTreeSet<String>> {
+    let text = ip(namespace, &["-j", "route", "show", prefix])?;
+    let routes: Value = serde_json::from_str(&text)?;
+    let mut found = BTreeSet::new();
+    for route in routes.as_array().into_iter().flatten() {
+        let hops = route["nexthops"].as_array().cloned();
+        let hops = hops.unwrap_or_else(|| vec![route.clone()]);
+        let gateway = |hop: &Value| hop["gateway"].as_str().map(ToOwned::to_owned);
+        found.extend(hops.iter().filter_map(gateway));
     }
     Ok(found)
 }

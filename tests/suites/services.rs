@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use ipnet::Ipv4Net;
-use lab::datacentre::{DataCentre, Node, Router, Shape};
+use lab::datacentre::{DataCentre, Node, Shape};
 use lab::probe::capture::Frame;
 use lab::probe::{Capture, Echo, Pinger};
 use lab::process::{self, Program};
@@ -79,20 +79,6 @@ fn service(dc: &DataCentre, policy: &str, endpoints: &[(&str, &str)]) -> Result<
     Ok(())
 }
 
-/// The gateways of a ToR's own route, by `ip`.
-fn gateways(tor: &Router, prefix: &str) -> Result<BTreeSet<String>> {
-    let text = oracle::ip(&tor.namespace, &["-j", "route", "show", prefix])?;
-    let routes: Value = serde_json::from_str(&text)?;
-    let mut found = BTreeSet::new();
-    for route in routes.as_array().into_iter().flatten() {
-        let hops = route["nexthops"].as_array().cloned();
-        let hops = hops.unwrap_or_else(|| vec![route.clone()]);
-        let gateway = |hop: &Value| hop["gateway"].as_str().map(ToOwned::to_owned);
-        found.extend(hops.iter().filter_map(gateway));
-    }
-    Ok(found)
-}
-
 /// Waits until the ToR knows these prefixes by exactly these nodes, in its own table and in its kernel's.
 fn expect(dc: &DataCentre, wanted: &[(&str, &[&str])]) -> Result<()> {
     let tor = &dc.racks[0].tor;
@@ -111,7 +97,11 @@ fn expect(dc: &DataCentre, wanted: &[(&str, &[&str])]) -> Result<()> {
             let named: BTreeSet<String> =
                 best.into_iter().flatten().map(IpAddr::to_string).collect();
             same("best", &named.is_subset(&nodes), &true)?;
-            same("gateways", &gateways(tor, prefix)?, &nodes)
+            same(
+                "gateways",
+                &oracle::gateways(&tor.namespace, prefix)?,
+                &nodes,
+            )
         })?;
     }
     Ok(())

@@ -23,6 +23,15 @@ pub enum NoPlan {
     Plan(#[from] PlanError),
 }
 
+/// What is to be asked the API server for beside what always is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// All objects of these kinds.
+    pub kinds: BTreeSet<Kind>,
+    /// The Secrets of these names, which passwords are in.
+    pub secrets: BTreeSet<String>,
+}
+
 /// The configuration in force.
 #[derive(Debug)]
 pub struct Configuration {
@@ -86,6 +95,7 @@ impl Configuration {
                 Change::Applied(Received::Read(object)) => self.index.apply(*object),
                 Change::Applied(Received::Raw(kind, json)) => self.index.receive(kind, &json),
                 Change::Deleted(object) => self.index.delete(object.kind, &object.name),
+                Change::Forgotten(kind) => self.index.forget(kind),
             };
         }
         let state = self.index.state();
@@ -106,10 +116,14 @@ impl Configuration {
         (self.outstanding, self.faults) = (outstanding, faults);
     }
 
-    /// The Secrets that passwords are in.
+    /// What is to be asked the API server for beside what always is.
     #[must_use]
-    pub fn secret_names(&self) -> BTreeSet<String> {
-        self.index.state().secret_names()
+    pub fn wanted(&self) -> Wanted {
+        let state = self.index.state();
+        Wanted {
+            kinds: state.further_kinds(),
+            secrets: state.secret_names(),
+        }
     }
 
     /// What this node is to do that has these blocks of pools, as far as that is known.

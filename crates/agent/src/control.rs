@@ -323,7 +323,7 @@ impl Control {
                 }
                 News::Cluster(changes) => {
                     self.configuration.receive(changes);
-                    let (outstanding, faults) = self.origin.settle(&self.configuration.secret_names());
+                    let (outstanding, faults) = self.origin.settle(&self.configuration.wanted());
                     // Nothing to say yet: the first lists are on their way.
                     let on_its_way = !outstanding.is_empty() && faults.is_empty();
                     self.configuration.set_reading(outstanding, faults);

@@ -1,12 +1,12 @@
 //! Where the objects come from: a directory, or the Kubernetes API.
 
-use std::collections::BTreeSet;
 use std::{fmt, io};
 
 use cluster::{Access, Change, OwnNode, Reporter, Source};
 use tokio::sync::watch;
 
 use crate::cli::Cli;
+use crate::config::Wanted;
 use crate::source::{Directory, Snapshot};
 
 /// Where the objects come from.
@@ -63,12 +63,13 @@ impl Origin {
         }
     }
 
-    /// Has these Secrets watched; then says what has not been told yet, and what is wrong with asking.
-    pub fn settle(&mut self, secrets: &BTreeSet<String>) -> (Vec<String>, Vec<String>) {
+    /// Has this watched; then says what has not been told yet, and what is wrong with asking.
+    pub fn settle(&mut self, wanted: &Wanted) -> (Vec<String>, Vec<String>) {
         match self {
             Self::Directory(_) => (Vec::new(), Vec::new()),
             Self::Cluster(source) => {
-                source.want_secrets(secrets);
+                source.want_kinds(&wanted.kinds);
+                source.want_secrets(&wanted.secrets);
                 (source.outstanding(), source.faults())
             }
         }

@@ -17,17 +17,14 @@ const OURS: &str = "margay.dev/";
 /// The taint that keeps pods from a node until its agent serves it.
 pub const TAINT: &str = "margay.dev/agent-not-ready";
 
-/// The kinds that are watched as a whole; Secrets are by name.
-pub const WHOLE: [Kind; 9] = [
+/// The kinds that are always watched. Secrets are by name, and the rest of the kinds while they matter.
+pub const ALWAYS: [Kind; 6] = [
     Kind::BgpConfiguration,
     Kind::BgpFilter,
     Kind::BgpPeer,
-    Kind::EndpointSlice,
     Kind::IpPool,
     Kind::IpReservation,
-    Kind::Namespace,
     Kind::Node,
-    Kind::Service,
 ];
 
 /// What is read of an object beside its metadata.

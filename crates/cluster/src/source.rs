@@ -14,9 +14,9 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::blocks::Blocks;
 use crate::error::Fault;
-use crate::kinds::{self, OwnNode, Received, SlimNode, WHOLE};
+use crate::kinds::{self, ALWAYS, OwnNode, Received, SlimNode};
 use crate::report::Reporter;
-use crate::watch::{News, Subject, Watch};
+use crate::watch::{News, Origin, Subject, Watch};
 
 /// Changes come in bursts: wait until they are over.
 const SETTLE: Duration = Duration::from_millis(20);
@@ -30,15 +30,19 @@ pub enum Change {
     Applied(Received),
     /// An object is gone.
     Deleted(ObjectRef),
+    /// Nobody looks at objects of this kind any more.
+    Forgotten(Kind),
 }
 
 /// The cluster's objects, as the API server has them.
 pub struct Source {
     client: Client,
     namespace: String,
-    news: mpsc::Sender<(Subject, News)>,
-    inbox: mpsc::Receiver<(Subject, News)>,
+    news: mpsc::Sender<(Origin, News)>,
+    inbox: mpsc::Receiver<(Origin, News)>,
     watches: BTreeMap<Subject, State>,
+    /// Watches that were ever begun.
+    begun: u64,
     pending: Vec<Change>,
     settled_at: Option<Instant>,
     node: String,
@@ -58,6 +62,7 @@ impl Debug for Source {
 #[derive(Debug)]
 struct State {
     task: JoinHandle<()>,
+    number: u64,
     /// All that there was has been told once.
     listed: bool,
     /// Why it doesn't work.
@@ -81,12 +86,13 @@ impl Source {
             news,
             inbox,
             watches: BTreeMap::new(),
+            begun: 0,
             pending: Vec::new(),
             settled_at: None,
             node,
             own: watch::Sender::new(None),
         };
-        for kind in WHOLE {
+        for kind in ALWAYS {
             source.watch(Subject { kind, name: None });
         }
         source
@@ -127,7 +133,7 @@ impl Source {
                 }
             };
             tokio::select! {
-                Some((subject, news)) = self.inbox.recv() => self.take(&subject, news),
+                Some((origin, news)) = self.inbox.recv() => self.take(&origin, news),
                 () = settled => {
                     self.settled_at = None;
                     return std::mem::take(&mut self.pending);
@@ -145,6 +151,24 @@ impl Source {
             None => subject.kind.to_string(),
         };
         outstanding.map(|(subject, _)| name(subject)).collect()
+    }
+
+    /// Watches exactly these kinds beside those that always are. The others are forgotten.
+    pub fn want_kinds(&mut self, kinds: &BTreeSet<Kind>) {
+        let whole = |subject: &Subject| subject.name.is_none() && !ALWAYS.contains(&subject.kind);
+        let watched: BTreeSet<Kind> = self
+            .watches
+            .keys()
+            .filter(|subject| whole(subject))
+            .map(|subject| subject.kind)
+            .collect();
+        for &kind in watched.difference(kinds) {
+            self.watches.remove(&Subject { kind, name: None });
+            self.push(Change::Forgotten(kind));
+        }
+        for &kind in kinds.difference(&watched) {
+            self.watch(Subject { kind, name: None });
+        }
     }
 
     /// Watches exactly these Secrets. Those that are no longer wanted are gone, as far as anybody is told.
@@ -199,9 +223,10 @@ impl Source {
         unreachable.into_iter().chain(faults).collect()
     }
 
-    fn take(&mut self, subject: &Subject, news: News) {
-        // One that is no longer wanted may have had something to say.
-        let Some(state) = self.watches.get_mut(subject) else {
+    fn take(&mut self, (subject, number): &Origin, news: News) {
+        // One that is no longer wanted may have had something to say, and another one look at the same by now.
+        let state = self.watches.get_mut(subject);
+        let Some(state) = state.filter(|state| state.number == *number) else {
             return;
         };
         match news {
@@ -225,6 +250,7 @@ impl Source {
     }
 
     fn watch(&mut self, subject: Subject) {
+        self.begun += 1;
         let client = self.client.clone();
         let task = if subject.kind == Kind::Node {
             let api = Api::<SlimNode>::all(client);
@@ -247,6 +273,7 @@ impl Source {
         };
         let state = State {
             task,
+            number: self.begun,
             listed: false,
             fault: None,
         };
@@ -268,6 +295,7 @@ impl Source {
             subject: subject.clone(),
             convert: Box::new(convert),
             news: self.news.clone(),
+            number: self.begun,
             known: BTreeSet::new(),
             failing: false,
             refused: false,

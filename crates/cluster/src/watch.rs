@@ -35,6 +35,9 @@ pub(crate) struct Subject {
     pub(crate) name: Option<String>,
 }
 
+/// Which watch has something to tell: what it looks at, and its number.
+pub(crate) type Origin = (Subject, u64);
+
 /// What a watch has to tell.
 #[derive(Debug)]
 pub(crate) enum News {
@@ -81,7 +84,9 @@ pub(crate) struct Watch<K> {
     pub(crate) api: Api<K>,
     pub(crate) subject: Subject,
     pub(crate) convert: Convert<K>,
-    pub(crate) news: mpsc::Sender<(Subject, News)>,
+    pub(crate) news: mpsc::Sender<(Origin, News)>,
+    /// Tells this watch from one before it that looked at the same.
+    pub(crate) number: u64,
     /// Names of the objects that were told.
     pub(crate) known: BTreeSet<String>,
     /// The last thing told was a failure.
@@ -215,7 +220,7 @@ where
     }
 
     async fn tell(&self, news: News) -> Result<(), Closed> {
-        let message = (self.subject.clone(), news);
+        let message = ((self.subject.clone(), self.number), news);
         self.news.send(message).await.map_err(|_| Closed)
     }
 }

@@ -3,6 +3,7 @@
 //! The programs are those of `KUBEBUILDER_ASSETS` where that is set, else those that `cargo xtask test` has built from the
 //! Go module `tests/kubernetes` into the cache.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write as _;
 use std::net::Ipv4Addr;
@@ -25,6 +26,8 @@ const PROGRAMS: [&str; 3] = ["etcd", "kube-apiserver", "kubectl"];
 const PORT: u16 = 6443;
 /// How long a control plane may take to be there: with other work on few cores it is slow.
 const START: Duration = Duration::from_secs(240);
+/// What the audit log has: who asked for what, as soon as it is asked, and of service accounts alone.
+const AUDIT: &str = "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules:\n- {level: Metadata, userGroups: ['system:serviceaccounts']}\n- {level: None}\n";
 /// The token of an administrator.
 const ADMIN: &str = "margay-lab-administrator";
 
@@ -88,6 +91,7 @@ impl ControlPlane {
         };
         fs::create_dir_all(&folder)?;
         write_credentials(&folder, address)?;
+        fs::write(folder.join("audit.yaml"), AUDIT)?;
         let etcd = Process::spawn(
             "etcd",
             namespace,
@@ -184,6 +188,27 @@ impl ControlPlane {
         Ok(())
     }
 
+    /// What a service account has asked for so far, by the API server's audit log: verb and resource, as in `watch nodes`.
+    ///
+    /// # Errors
+    /// When there is no log.
+    pub fn requests(&self, namespace: &str, name: &str) -> Result<BTreeSet<String>> {
+        let user = format!("system:serviceaccount:{namespace}:{name}");
+        let log = fs::read_to_string(self.folder.join("audit.log"))?;
+        // The last line may be half written.
+        let events = log
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok());
+        let of_user = events.filter(|event: &Value| event["user"]["username"] == user.as_str());
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        Ok(of_user
+            .map(|event| {
+                let (verb, resource) = (&event["verb"], &event["objectRef"]["resource"]);
+                format!("{} {}", text(verb), text(resource))
+            })
+            .collect())
+    }
+
     /// `kubectl` as somebody else.
     #[must_use]
     pub fn client(&self, kubeconfig: &Path) -> Program {
@@ -252,6 +277,8 @@ fn apiserver(path: PathBuf, folder: &Path, address: Ipv4Addr) -> Program {
         .arg("--disable-admission-plugins=ServiceAccount")
         .arg("--allow-privileged=true")
         .arg("--watch-cache=true")
+        .arg(file("audit-policy-file", "audit.yaml"))
+        .arg(file("audit-log-path", "audit.log"))
         .arg("--shutdown-delay-duration=0s")
 }
 

@@ -6,6 +6,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::bgp_configuration::DEFAULT;
 use crate::fault::Fault;
 use crate::tree::Tree;
 use crate::yaml::{self, Parsed};
@@ -53,6 +54,25 @@ impl ClusterState {
             .map(|it| &it.node_mesh_password);
         let named = peers.chain(mesh).flatten();
         named.map(|it| it.secret_key_ref.name.clone()).collect()
+    }
+
+    /// The kinds that matter only because others say so: Namespaces where a pool selects some, Services and where their
+    /// endpoints are where addresses of Services are announced.
+    #[must_use]
+    pub fn further_kinds(&self) -> BTreeSet<Kind> {
+        let mut kinds = BTreeSet::new();
+        if self
+            .pools
+            .values()
+            .any(|pool| pool.namespace_selector.is_some())
+        {
+            kinds.insert(Kind::Namespace);
+        }
+        let announced = self.configurations.get(DEFAULT);
+        if announced.is_some_and(|spec| spec.service_ranges().next().is_some()) {
+            kinds.extend([Kind::Service, Kind::EndpointSlice]);
+        }
+        kinds
     }
 }
 
@@ -155,6 +175,21 @@ impl Index {
             source.objects.remove(&reference);
         }
         self.settle(&reference)
+    }
+
+    /// Objects of this kind come over the API no more. Returns whether the state changed.
+    pub fn forget(&mut self, kind: Kind) -> bool {
+        let source = self.sources.get(KUBERNETES);
+        let references = source.into_iter().flat_map(|source| source.objects.keys());
+        let of_kind: Vec<ObjectRef> = references
+            .filter(|reference| reference.kind == kind)
+            .cloned()
+            .collect();
+        let mut changed = false;
+        for reference in of_kind {
+            changed |= self.delete(kind, &reference.name);
+        }
+        changed
     }
 
     /// A source now holds exactly this. Returns whether the state changed.

@@ -12,7 +12,7 @@ use tests::{SESSION, oracle, same};
 /// How long a change in the API may take until the kernel shows it.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 /// The agents' namespace.
-const NAMESPACE: &str = "margay-system";
+pub(crate) const NAMESPACE: &str = "margay-system";
 
 /// The chart's definitions.
 pub(crate) const DEFINITIONS: [&str; 7] = [

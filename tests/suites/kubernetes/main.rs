@@ -7,12 +7,15 @@ mod definitions;
 mod harness;
 mod race;
 mod release;
+mod selected;
+mod services;
 
 use std::process::ExitCode;
 
 use anyhow::Result;
 use lab::datacentre::Shape;
 use lab::kubernetes;
+use lab::tor::Kind;
 use libtest_mimic::Completion;
 use tests::{Body, cannot_run, run};
 
@@ -24,7 +27,7 @@ const THREADS: usize = 2;
 /// A test: it gets a prefix for the names of what it makes.
 type Test = fn(&str) -> Result<()>;
 
-const TESTS: [(&str, Test); 8] = [
+const TESTS: [(&str, Test); 10] = [
     ("the_api_server_asks_who_one_is", harness::rbac),
     (
         "objects_are_judged_with_words_that_help",
@@ -42,6 +45,16 @@ const TESTS: [(&str, Test); 8] = [
     }),
     ("an_absent_api_server_gives_no_blocks", |prefix| {
         Cluster::with(mesh(prefix), blocks::absence)
+    }),
+    ("pools_are_for_nodes_and_namespaces", |prefix| {
+        Cluster::with(mesh(prefix), selected::selected)
+    }),
+    ("services_are_followed_while_they_are_announced", |prefix| {
+        let shape = Shape {
+            tor: Some(Kind::best()),
+            ..mesh(prefix)
+        };
+        Cluster::with(shape, services::announced)
     }),
     ("agents_race_for_blocks", |prefix| {
         let shape = Shape {

@@ -196,3 +196,29 @@ fn what_the_api_sends_is_judged_too() {
     assert!(index.delete(Kind::BgpPeer, "tor"));
     assert!(index.state().secret_names().is_empty());
 }
+
+#[test]
+fn a_kind_that_is_forgotten_leaves_the_others() {
+    let mut index = Index::default();
+    let receive = |index: &mut Index, text: &str| {
+        for (_, object) in parse("x.yaml", text).objects {
+            index.apply(object);
+        }
+    };
+    let namespace = "apiVersion: v1\nkind: Namespace\nmetadata: {name: a, labels: {team: a}}\n";
+    receive(&mut index, namespace);
+    receive(&mut index, &pool("p", "10.1.0.0/16"));
+    assert!(index.state().further_kinds().is_empty());
+    let selector = pool("q", "10.2.0.0/16\n  namespaceSelector: team == 'a'");
+    receive(&mut index, &selector);
+    assert_eq!(index.state().further_kinds(), [Kind::Namespace].into());
+    receive(
+        &mut index,
+        "apiVersion: margay.dev/v1alpha1\nkind: BGPConfiguration\nmetadata: {name: default}\nspec: {serviceClusterIPs: [{cidr: 10.96.0.0/12}]}\n",
+    );
+    let all = [Kind::EndpointSlice, Kind::Namespace, Kind::Service];
+    assert_eq!(index.state().further_kinds(), all.into());
+    assert!(index.forget(Kind::Namespace) && !index.forget(Kind::Namespace));
+    let state = index.state();
+    assert_eq!((state.namespaces.len(), state.pools.len()), (0, 2));
+}
