@@ -50,6 +50,16 @@ pub struct Cli {
     )]
     pub block_grace: u64,
 
+    /// Seconds for which there must have been no Node of a name until the blocks go back that this node had, if nobody announces
+    /// them. Only with the Kubernetes API; 0: never.
+    #[arg(
+        long,
+        env = "MARGAY_BLOCK_ORPHAN_GRACE",
+        value_name = "SECONDS",
+        default_value_t = crate::blocks::DEFAULT_ORPHAN_GRACE.as_secs()
+    )]
+    pub block_orphan_grace: u64,
+
     /// Seconds for which an address rests after use before another pod gets it.
     #[arg(
         long,

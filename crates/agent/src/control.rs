@@ -272,11 +272,14 @@ async fn start_blocks(
             Box::new(KubernetesStore::new(source.blocks(), runtime))
         }
     };
+    // Nobody but the API server can say for certain that there is no such Node.
+    let orphans = Duration::from_secs(cli.block_orphan_grace);
     let blocks = blocks::spawn(
         cli.node_name.clone(),
         store,
         Arc::new(pods.clone()),
         Duration::from_secs(cli.block_grace),
+        (followed.is_some() && !orphans.is_zero()).then_some(orphans),
     )?;
     if let Some(followed) = followed {
         let blocks = blocks.clone();

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, pin_mut};
+use k8s_openapi::api::core::v1::Node;
 use kube::Client;
 use kube::api::Preconditions;
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, PostParams};
@@ -28,6 +29,7 @@ const PAGE: u32 = 1000;
 #[derive(Clone)]
 pub struct Blocks {
     api: Api<DynamicObject>,
+    nodes: Api<Node>,
     resource: ApiResource,
     node: String,
 }
@@ -68,7 +70,8 @@ impl Blocks {
         let gvk = GroupVersionKind::gvk(group, version, KIND);
         let resource = ApiResource::from_gvk_with_plural(&gvk, &kinds::plural(KIND));
         Self {
-            api: Api::all_with(client, &resource),
+            api: Api::all_with(client.clone(), &resource),
+            nodes: Api::all(client),
             resource,
             node,
         }
@@ -134,6 +137,18 @@ impl Blocks {
         match within(PATIENCE, self.api.delete(name, &parameters)).await {
             Err(Fault::Refused { code: 404, .. }) => Ok(()),
             answer => answer.map(drop),
+        }
+    }
+
+    /// Whether there is no Node of this name, by the newest that the API server knows.
+    ///
+    /// # Errors
+    /// As [`all`](Self::all).
+    pub async fn is_gone(&self, node: &str) -> Result<bool, Fault> {
+        match within(PATIENCE, self.nodes.get_metadata(node)).await {
+            Ok(_) => Ok(false),
+            Err(Fault::Refused { code: 404, .. }) => Ok(true),
+            Err(fault) => Err(fault),
         }
     }
 

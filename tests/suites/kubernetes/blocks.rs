@@ -4,6 +4,8 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use lab::datacentre::Node;
+use lab::kubernetes::ControlPlane;
 use lab::probe::Pinger;
 use lab::wait;
 use serde_json::Value;
@@ -24,18 +26,28 @@ pub(crate) fn pool(cidr: &str, size: u8) -> String {
     )
 }
 
-/// Nodes as they are where nobody gives them pod CIDRs, short times, a pool; and the agents.
+/// A Node as it is where nobody gives it pod CIDRs.
+fn register(plane: &ControlPlane, node: &Node) -> Result<()> {
+    let mut object: Value = serde_json::from_str(&object(node))?;
+    let spec = object["spec"].as_object_mut().context("spec")?;
+    spec.retain(|field, _| !field.starts_with("podCIDR"));
+    plane.apply(&object.to_string())?;
+    set_address(plane, node)
+}
+
+/// Nodes without pod CIDRs, short times, a pool; and the agents.
 pub(crate) fn start(cluster: &mut Cluster, pool: &str) -> Result<()> {
+    start_with(cluster, pool, &[])
+}
+
+fn start_with(cluster: &mut Cluster, pool: &str, arguments: &[&str]) -> Result<()> {
     for node in cluster.dc.nodes_mut() {
-        let mut object: Value = serde_json::from_str(&object(node))?;
-        let spec = object["spec"].as_object_mut().context("spec")?;
-        spec.retain(|field, _| !field.starts_with("podCIDR"));
         let delete = ["delete", "node", &node.name, "--wait=true"];
         cluster.plane.kubectl(&delete)?;
-        cluster.plane.apply(&object.to_string())?;
-        set_address(&cluster.plane, node)?;
+        register(&cluster.plane, node)?;
         let times = ["--block-grace", "1", "--address-cooldown", "1"];
-        node.arguments = times.map(str::to_owned).into();
+        let all = times.iter().chain(arguments);
+        node.arguments = all.map(|argument| (*argument).to_owned()).collect();
     }
     cluster.plane.apply(pool)?;
     cluster.dc.start_agents()?;
@@ -135,11 +147,7 @@ pub(crate) fn lifecycle(cluster: &mut Cluster) -> Result<()> {
     let node = cluster.node("node-a1")?;
     let kept = ranges(node)?.values().filter(|via| via.is_none()).count();
     same("a node without Node keeps its blocks", &kept, &2)?;
-    let mut object: Value = serde_json::from_str(&object(node))?;
-    let spec = object["spec"].as_object_mut().context("spec")?;
-    spec.retain(|field, _| !field.starts_with("podCIDR"));
-    cluster.plane.apply(&object.to_string())?;
-    set_address(&cluster.plane, node)?;
+    register(&cluster.plane, node)?;
     cluster.dc.wait_sessions(SESSION)?;
     same("blocks", &owners(cluster)?, &taken)?;
     everywhere(cluster)?;
@@ -256,4 +264,51 @@ pub(crate) fn absence(cluster: &mut Cluster) -> Result<()> {
     wait::until("another block", LIMIT, || node.attach().map(drop))?;
     same("blocks", &owners(cluster)?.len(), &3)?;
     everywhere(cluster)
+}
+
+/// A Node that is deleted keeps its block for a while, for as long as its machine goes on, and then no longer.
+pub(crate) fn gone(cluster: &mut Cluster) -> Result<()> {
+    let tor = &cluster.dc.racks[0].tor;
+    let text = format!(
+        "apiVersion: margay.dev/v1alpha1\nkind: BGPConfiguration\nmetadata: {{name: default}}\nspec: {{nodeToNodeMeshEnabled: false}}\n---\n\
+         apiVersion: margay.dev/v1alpha1\nkind: IPPool\nmetadata: {{name: pods}}\nspec: {{cidr: 10.50.0.0/28, blockSize: 29}}\n---\n\
+         apiVersion: margay.dev/v1alpha1\nkind: BGPPeer\nmetadata: {{name: tor}}\nspec: {{peerIP: {}, asNumber: {}}}\n",
+        tor.address, tor.asn
+    );
+    start_with(cluster, &text, &["--block-orphan-grace", "4"])?;
+    cluster.dc.node("node-a1")?.attach()?;
+    let address = cluster.dc.node("node-a3")?.attach()?.address;
+    ping(cluster, "node-a1", address)?;
+    let before = owners(cluster)?;
+    let line = ["delete", "node", "node-a3", "--wait=true"];
+    cluster.plane.kubectl(&line)?;
+    let told = |words: &str| {
+        wait::until(words, LIMIT * 3, || {
+            for name in ["node-a1", "node-a2"] {
+                let problems = status(cluster.node(name)?)?.config.problems;
+                if problems.iter().any(|it| it.message.contains(words)) {
+                    return Ok(());
+                }
+            }
+            bail!("nobody says so")
+        })
+    };
+    told("of Node node-a3, which there is not, is in use: somebody announces it")?;
+    same("blocks", &owners(cluster)?, &before)?;
+    ping(cluster, "node-a1", address)?;
+
+    // The machine dies. Routers that wait for it no longer drop its routes, and its block is another one's.
+    let node = cluster.dc.node("node-a3")?;
+    node.agent()?.kill()?;
+    let (block, _) = before
+        .iter()
+        .find(|(_, owner)| *owner == "node-a3")
+        .context("its block")?;
+    wait::until("the block to come back", LIMIT * 2, || {
+        same("taken", &owners(cluster)?.contains_key(block), &false)
+    })?;
+    let node = cluster.dc.node("node-a2")?;
+    let other = wait::until("a block", LIMIT, || Ok(node.attach()?.address))?;
+    same("in the same block", &block.contains(&other), &true)?;
+    ping(cluster, "node-a1", other)
 }

@@ -27,7 +27,7 @@ const THREADS: usize = 2;
 /// A test: it gets a prefix for the names of what it makes.
 type Test = fn(&str) -> Result<()>;
 
-const TESTS: [(&str, Test); 10] = [
+const TESTS: [(&str, Test); 11] = [
     ("the_api_server_asks_who_one_is", harness::rbac),
     (
         "objects_are_judged_with_words_that_help",
@@ -45,6 +45,15 @@ const TESTS: [(&str, Test); 10] = [
     }),
     ("an_absent_api_server_gives_no_blocks", |prefix| {
         Cluster::with(mesh(prefix), blocks::absence)
+    }),
+    ("a_node_that_is_gone_gives_its_blocks_back", |prefix| {
+        let shape = Shape {
+            tor: Some(Kind::best()),
+            nodes: 3,
+            graceful_restart: false,
+            ..mesh(prefix)
+        };
+        Cluster::with(shape, blocks::gone)
     }),
     ("pools_are_for_nodes_and_namespaces", |prefix| {
         Cluster::with(mesh(prefix), selected::selected)

@@ -11,6 +11,7 @@
 //! the same name), the newcomer gives way. Of two that come at once both may; neither gives an address before it has looked.
 
 mod claim;
+mod reclaim;
 mod report;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,6 +22,8 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use node::AddressPlan;
 use resources::IpamBlock;
+
+pub use reclaim::Routed;
 
 use super::store::{BlockStore, CreateError, Listed, StoreError, Stored};
 
@@ -106,6 +109,10 @@ pub(crate) struct Holder {
     waiting: bool,
     /// Blocks that were this node's until somebody else's name stood in them.
     lost: BTreeMap<IpNet, String>,
+    /// Whether blocks of nodes that are no more come back.
+    reclaim: Option<reclaim::Reclaim>,
+    /// The plan, or what the store had, is another than it was.
+    other: bool,
 }
 
 impl Holder {
@@ -128,12 +135,14 @@ impl Holder {
             resting: false,
             waiting: false,
             lost: BTreeMap::new(),
+            reclaim: None,
+            other: false,
         }
     }
 
     pub(crate) fn set_plan(&mut self, plan: Arc<AddressPlan>) {
         self.plan = plan;
-        self.planned = true;
+        (self.planned, self.other) = (true, true);
         self.tell_full();
     }
 
@@ -282,6 +291,7 @@ impl Holder {
 
     /// Follows which blocks are in use, and gives back what has not been for long.
     pub(crate) fn look(&mut self, now: Instant) {
+        self.reclaim(now);
         let usage = self.addresses.usage();
         let unused = |cidr: IpNet| {
             let mut usage = usage.iter().filter(|usage| usage.cidr == cidr);

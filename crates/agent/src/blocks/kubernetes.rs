@@ -6,7 +6,8 @@ use std::time::Duration;
 use cluster::Blocks;
 use cluster::blocks::{Found, NotCreated};
 use cluster::error::Fault;
-use resources::{IpamBlock, ipam_block};
+use resources::IpamBlock;
+use resources::ipam_block::{self, KIND};
 use tokio::runtime::Handle;
 
 use super::store::{BlockStore, CreateError, Listed, StoreError, Stored, Unreadable};
@@ -78,15 +79,21 @@ impl BlockStore for KubernetesStore {
                 version,
             }),
             Err(NotCreated::Exists) => Err(CreateError::Exists),
-            Err(NotCreated::Fault(fault)) => Err(CreateError::Failed(failed(&fault))),
+            Err(NotCreated::Fault(fault)) => Err(CreateError::Failed(failed(KIND, &fault))),
         }
+    }
+
+    fn is_gone(&self, node: &str) -> Result<bool, StoreError> {
+        let (blocks, node) = (self.blocks.clone(), node.to_owned());
+        self.ask(async move { blocks.is_gone(&node).await })?
+            .map_err(|fault| failed("Node", &fault))
     }
 
     fn delete(&self, stored: &Stored) -> Result<(), StoreError> {
         let blocks = self.blocks.clone();
         let (name, version) = (stored.block.metadata.name.clone(), stored.version.clone());
         self.ask(async move { blocks.delete(&name, &version).await })?
-            .map_err(|fault| failed(&fault))
+            .map_err(|fault| failed(KIND, &fault))
     }
 }
 
@@ -96,13 +103,13 @@ fn listed(answer: Result<Vec<Found>, Fault>) -> Result<Listed, StoreError> {
         name,
         version,
         block,
-    } in answer.map_err(|fault| failed(&fault))?
+    } in answer.map_err(|fault| failed(KIND, &fault))?
     {
         match block {
             Ok(block) => listed.blocks.push(Stored { block, version }),
             Err(message) => listed.unreadable.push(Unreadable {
                 cidr: ipam_block::cidr_of_name(&name),
-                source: format!("{}/{name}", ipam_block::KIND),
+                source: format!("{}/{name}", KIND),
                 message,
             }),
         }
@@ -112,8 +119,8 @@ fn listed(answer: Result<Vec<Found>, Fault>) -> Result<Listed, StoreError> {
     Ok(listed)
 }
 
-fn failed(fault: &Fault) -> StoreError {
-    let (kind, message) = (ipam_block::KIND, fault.message());
+fn failed(kind: &str, fault: &Fault) -> StoreError {
+    let message = fault.message();
     StoreError(match fault.advice() {
         Some(advice) => format!("{kind}: {message}: {advice}"),
         None => format!("{kind}: the API server can't be reached ({message})"),

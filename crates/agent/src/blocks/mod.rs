@@ -16,16 +16,19 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, s
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
+use netlink::{Socket, kernel};
 use node::AddressPlan;
 use resources::Problem;
 use tokio::sync::watch;
 
 pub use directory::DirectoryStore;
 pub(crate) use holder::Holder;
-pub use holder::{Addresses, Answer, PoolUsage, Want};
+pub use holder::{Addresses, Answer, PoolUsage, Routed, Want};
 pub use kubernetes::KubernetesStore;
 pub use store::{BlockStore, CreateError, Listed, StoreError, Stored, Unreadable};
 
+/// How long a node has to be gone until its blocks come back, unless told otherwise.
+pub const DEFAULT_ORPHAN_GRACE: Duration = Duration::from_secs(900);
 /// How long a store rests that has failed; each time twice as long, give or take half.
 const FIRST_REST: Duration = Duration::from_secs(1);
 /// The longest.
@@ -65,7 +68,8 @@ impl std::fmt::Debug for Command {
     }
 }
 
-/// Starts the thread. Blocks without a used address are given back after `grace`.
+/// Starts the thread. Blocks without a used address are given back after `grace`, those of nodes that are no more after
+/// `orphans`, if that is given.
 ///
 /// # Errors
 /// When there can be no thread.
@@ -74,6 +78,7 @@ pub fn spawn(
     store: Box<dyn BlockStore>,
     addresses: Arc<dyn Addresses>,
     grace: Duration,
+    orphans: Option<Duration>,
 ) -> std::io::Result<Blocks> {
     // Not bounded: the main loop sends one at each of its turns, and each of a few ADDs waits for its answer.
     let (commands, receiver) = channel();
@@ -84,8 +89,12 @@ pub fn spawn(
     };
     let (publish, state) = watch::channel(unknown);
     let now = clock();
+    let mut holder = Holder::new(node, store, addresses, grace);
+    if let Some(orphans) = orphans {
+        holder.set_reclaim(orphans, Box::new(routed));
+    }
     let keeper = Keeper {
-        holder: Holder::new(node, store, addresses, grace),
+        holder,
         publish,
         refresh: now,
         changed: false,
@@ -246,6 +255,19 @@ impl Keeper {
             }
             news
         });
+    }
+}
+
+/// What the kernel has of our routes.
+fn routed() -> Option<Vec<IpNet>> {
+    let routes = Socket::open()
+        .and_then(|mut socket| kernel::dump_routes(&mut socket, dataplane::ROUTE_PROTOCOL));
+    match routes {
+        Ok(routes) => Some(routes.into_iter().map(|(key, _)| key.prefix).collect()),
+        Err(error) => {
+            tracing::warn!(%error, "blocks of nodes that are gone are not taken back: the routes can't be read");
+            None
+        }
     }
 }
 

@@ -35,6 +35,14 @@ pub trait BlockStore: Send {
     /// [`CreateError::Exists`] when there is one of this name.
     fn create(&self, block: &IpamBlock) -> Result<Stored, CreateError>;
 
+    /// Whether it is certain that there is no Node of this name any more.
+    ///
+    /// # Errors
+    /// When that can't be told now.
+    fn is_gone(&self, _node: &str) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
     /// Deletes an object, provided that it still is this version of it; one that is gone already is as good.
     ///
     /// # Errors

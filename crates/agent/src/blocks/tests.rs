@@ -418,3 +418,118 @@ fn two_nodes_never_have_one_block() {
     });
     assert!(*claimed.lock().unwrap() > NODES * ROUNDS / 4);
 }
+
+/// A directory whose nodes a test knows.
+struct Known {
+    directory: DirectoryStore,
+    gone: Arc<Mutex<BTreeSet<String>>>,
+}
+
+impl BlockStore for Known {
+    fn list(&self) -> Result<Listed, StoreError> {
+        self.directory.list()
+    }
+
+    fn create(&self, block: &IpamBlock) -> Result<Stored, CreateError> {
+        self.directory.create(block)
+    }
+
+    fn delete(&self, block: &Stored) -> Result<(), StoreError> {
+        self.directory.delete(block)
+    }
+
+    fn is_gone(&self, node: &str) -> Result<bool, StoreError> {
+        Ok(self.gone.lock().unwrap().contains(node))
+    }
+}
+
+#[test]
+fn blocks_of_a_node_that_is_gone_come_back_when_nobody_announces_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let pools = [pool("p", "10.0.0.0/26", 26)];
+    let block = Node::new("b", directory.path(), &pools).claim("p");
+    let gone = Arc::new(Mutex::new(BTreeSet::new()));
+    let routed = Arc::new(Mutex::new(vec![block]));
+    let store = Known {
+        directory: DirectoryStore::new(directory.path().to_owned(), "a"),
+        gone: Arc::clone(&gone),
+    };
+    let mut a = Node::new("a", directory.path(), &pools);
+    let addresses: Arc<dyn Addresses> = Arc::<Pods>::clone(&a.pods);
+    a.holder = Holder::new("a".to_owned(), Box::new(store), addresses, GRACE);
+    let known = Arc::clone(&routed);
+    a.holder
+        .set_reclaim(GRACE, Box::new(move || Some(known.lock().unwrap().clone())));
+    a.holder.set_plan(plan(&pools));
+    a.holder.refresh();
+    let without = |names: &[&str]| {
+        let mut plan = (*plan(&pools)).clone();
+        plan.nodes.retain(|node| !names.contains(&node.as_str()));
+        Arc::new(plan)
+    };
+    // It comes back in time: it is counted anew.
+    a.holder.set_plan(without(&["b"]));
+    a.pass(Duration::ZERO);
+    a.pass(GRACE / 2);
+    a.holder.set_plan(plan(&pools));
+    a.pass(GRACE);
+    a.holder.set_plan(without(&["b"]));
+    a.pass(Duration::ZERO);
+    a.pass(GRACE / 2);
+    assert!(full(a.want("p")).contains("there is no Node b: its blocks come back 300 s"));
+    // Somebody announces it, then nobody, but the record has the Node.
+    a.pass(GRACE * 2);
+    assert!(a.says("somebody announces it"));
+    routed.lock().unwrap().clear();
+    a.pass(GRACE);
+    assert!(!a.says("somebody announces it"));
+    assert_eq!(files(&directory).len(), 1);
+    gone.lock().unwrap().insert("b".to_owned());
+    // An agent that knows of no Node of its own does nothing.
+    a.holder.set_plan(without(&["a", "b"]));
+    a.pass(GRACE);
+    assert_eq!(files(&directory).len(), 1);
+    a.holder.set_plan(without(&["b"]));
+    a.pass(GRACE);
+    assert_eq!(files(&directory), [""; 0]);
+    // Its agent lives after all, and makes it again.
+    let text = serde_json::to_string(&IpamBlock::new(block, "b")).unwrap();
+    let file = directory
+        .path()
+        .join(resources::ipam_block::name(block) + ".json");
+    std::fs::write(&file, text).unwrap();
+    a.holder.refresh();
+    a.pass(GRACE * 9);
+    assert!(file.exists() && a.says("its agent has made it again"));
+    std::fs::remove_file(&file).unwrap();
+    a.holder.refresh();
+    assert_eq!(a.claim("p"), block);
+}
+
+#[test]
+fn one_node_alone_is_the_first_to_take_a_block_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let pools = [pool("p", "10.0.0.0/26", 26)];
+    let block = Node::new("gone", directory.path(), &pools).claim("p");
+    let firsts = ["a", "b"].map(|name| {
+        let gone = Arc::new(Mutex::new(["gone".to_owned()].into()));
+        let store = Known {
+            directory: DirectoryStore::new(directory.path().to_owned(), name),
+            gone,
+        };
+        let addresses: Arc<dyn Addresses> = Arc::new(Pods::default());
+        let mut holder = Holder::new(name.to_owned(), Box::new(store), addresses, GRACE);
+        holder.set_reclaim(GRACE, Box::new(|| Some(Vec::new())));
+        holder.set_plan(plan(&pools));
+        holder.refresh();
+        let now = clock();
+        holder.look(now);
+        holder.look(now + GRACE);
+        let first = files(&directory).is_empty();
+        let text = serde_json::to_string(&IpamBlock::new(block, "gone")).unwrap();
+        let file = resources::ipam_block::name(block) + ".json";
+        std::fs::write(directory.path().join(file), text).unwrap();
+        first
+    });
+    assert_ne!(firsts[0], firsts[1], "{firsts:?}");
+}

@@ -215,7 +215,10 @@ impl Holder {
             return false;
         }
         match self.store.list() {
-            Ok(listed) => (self.listed, self.error) = (Some(listed), None),
+            Ok(listed) => {
+                (self.listed, self.error) = (Some(listed), None);
+                self.other = true;
+            }
             Err(error) => self.error = Some(error),
         }
         self.error.is_none()

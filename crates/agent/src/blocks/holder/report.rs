@@ -65,8 +65,15 @@ impl Holder {
             .collect();
         if !orphans.is_empty() {
             let names = orphans.into_iter().collect::<Vec<_>>().join(", ");
-            message +=
-                &format!("; there is no Node {names}: if that is meant, delete its IPAMBlocks");
+            message += &match &self.reclaim {
+                Some(reclaim) => format!(
+                    "; there is no Node {names}: its blocks come back {} s after it went",
+                    reclaim.grace.as_secs()
+                ),
+                None => {
+                    format!("; there is no Node {names}: if that is meant, delete its IPAMBlocks")
+                }
+            };
         }
         message
     }
@@ -99,6 +106,12 @@ impl Holder {
                 "block {cidr} was this node's, and now is Node {other}'s: delete the pods that have addresses in it"
             );
             problems.push(problem(String::new(), Severity::Error, message));
+        }
+        for (cidr, (node, how)) in self.reclaim.iter().flat_map(|reclaim| &reclaim.alive) {
+            let message = format!(
+                "block {cidr} of Node {node}, which there is not, is in use: {how}. Switch that machine off, or make its Node again"
+            );
+            problems.push(problem(String::new(), Severity::Warning, message));
         }
         for (cidr, held) in &self.held {
             if let Stage::Disputed { with } = &held.stage {
