@@ -10,6 +10,7 @@
 //! A block is created first and looked at then: where another block overlaps it (of another size; one of the same size has
 //! the same name), the newcomer gives way. Of two that come at once both may; neither gives an address before it has looked.
 
+mod ahead;
 mod claim;
 mod reclaim;
 mod report;
@@ -113,6 +114,10 @@ pub(crate) struct Holder {
     reclaim: Option<reclaim::Reclaim>,
     /// The plan, or what the store had, is another than it was.
     other: bool,
+    /// Few addresses are left of some pool, or soon will be.
+    near: bool,
+    /// When a block may be taken ahead again.
+    ahead_at: Option<Instant>,
 }
 
 impl Holder {
@@ -137,6 +142,8 @@ impl Holder {
             lost: BTreeMap::new(),
             reclaim: None,
             other: false,
+            near: false,
+            ahead_at: None,
         }
     }
 
@@ -298,16 +305,14 @@ impl Holder {
             usage.any(|usage| usage.used == 0 && usage.cooling == 0)
         };
         let mut gone = Vec::new();
+        let mut needless = Vec::new();
         for (cidr, held) in &mut self.held {
             match &mut held.stage {
                 Stage::Active { unused_since } if !unused(*cidr) => *unused_since = None,
                 Stage::Active { unused_since } => {
                     let since = *unused_since.get_or_insert(now);
-                    if now.saturating_duration_since(since) >= self.grace
-                        && self.addresses.close(*cidr, true)
-                    {
-                        tracing::info!(block = %cidr, "no address in use: withdrawn");
-                        held.stage = Stage::Closed;
+                    if now.saturating_duration_since(since) >= self.grace {
+                        needless.push(*cidr);
                     }
                 }
                 Stage::Disputed { .. } => {
@@ -331,6 +336,20 @@ impl Holder {
             self.held.remove(&cidr);
             self.addresses.open(cidr);
         }
+        // One after the other: what goes is no longer there for the next.
+        for cidr in needless {
+            if !self.is_spare(cidr, &usage) && self.addresses.close(cidr, true) {
+                tracing::info!(block = %cidr, "no address in use: withdrawn");
+                self.set_stage(cidr, Stage::Closed);
+            }
+        }
+        self.take_ahead(&usage, now);
+    }
+
+    fn set_stage(&mut self, cidr: IpNet, stage: Stage) {
+        if let Some(held) = self.held.get_mut(&cidr) {
+            held.stage = stage;
+        }
     }
 
     /// A plan with these ranges is in force.
@@ -344,8 +363,8 @@ impl Holder {
 
     /// Whether something is to be done soon.
     pub(crate) fn is_busy(&self) -> bool {
-        let busy = |held: &Held| !matches!(held.stage, Stage::Active { unused_since: None });
-        self.held.values().any(busy)
+        let busy = |held: &Held| !matches!(held.stage, Stage::Active { .. });
+        self.near || self.held.values().any(busy)
     }
 }
 

@@ -533,3 +533,76 @@ fn one_node_alone_is_the_first_to_take_a_block_back() {
     });
     assert_ne!(firsts[0], firsts[1], "{firsts:?}");
 }
+
+#[test]
+fn another_block_is_there_before_the_last_address_is_given() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut a = Node::new("a", directory.path(), &[pool("p", "10.0.0.0/22", 26)]);
+    let first = a.claim("p");
+    a.pods.set(first, 55);
+    a.pass(Duration::ZERO);
+    assert_eq!(a.announced(), [first]);
+    // Six of 62 are left.
+    a.pods.set(first, 56);
+    a.pass(Duration::from_secs(1));
+    let blocks = a.announced();
+    assert_eq!(blocks.len(), 2);
+    // The new one is no reason for a third, be it in force or not.
+    a.pass(Duration::from_secs(60));
+    let second = *blocks.iter().find(|block| **block != first).unwrap();
+    a.pods.set(second, 0);
+    a.pass(Duration::from_secs(60));
+    assert_eq!(a.announced().len(), 2);
+    // It stays unused for as long as it may be wanted soon, and goes when pods do.
+    a.pass(GRACE * 2);
+    assert_eq!(a.announced().len(), 2);
+    a.pods.set(first, 49);
+    a.pass(GRACE);
+    assert_eq!(a.announced().len(), 2);
+    a.pods.set(first, 48);
+    a.pass(Duration::from_secs(1));
+    assert_eq!(a.announced(), [first]);
+    // Of two that are unused one stays.
+    a.holder.in_force(&[first], a.now);
+    a.pass(WITHDRAWAL);
+    a.pods.set(first, 62);
+    let more = [a.claim("p"), {
+        let other = a.announced().into_iter().find(|block| *block != first);
+        a.pods.set(other.unwrap(), 62);
+        a.claim("p")
+    }];
+    for block in more {
+        a.pods.set(block, 0);
+    }
+    a.pass(Duration::ZERO);
+    a.pass(GRACE);
+    assert_eq!(a.announced().len(), 2);
+    // Without a pod nothing is kept.
+    a.pods.set(first, 0);
+    a.pass(Duration::ZERO);
+    a.pass(GRACE);
+    assert_eq!(a.announced(), []);
+}
+
+#[test]
+fn nothing_is_taken_ahead_where_blocks_are_scarce() {
+    let directory = tempfile::tempdir().unwrap();
+    let pools = [pool("p", "10.0.0.0/24", 26)];
+    let (mut a, mut b) = (
+        Node::new("a", directory.path(), &pools),
+        Node::new("b", directory.path(), &pools),
+    );
+    let first = a.claim("p");
+    a.pods.set(first, 61);
+    for _ in 0..2 {
+        let block = b.claim("p");
+        b.pods.set(block, 62);
+    }
+    a.holder.refresh();
+    a.pass(Duration::ZERO);
+    assert_eq!(a.announced(), [first]);
+    // One is needed, and there is one.
+    a.pods.set(first, 62);
+    a.claim("p");
+    assert_eq!(a.announced().len(), 2);
+}

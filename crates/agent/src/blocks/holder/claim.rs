@@ -43,7 +43,7 @@ impl Holder {
     }
 
     /// Takes one that nobody has. What was read last says where one may be; whether it is free, creating it tells.
-    fn claim(&mut self, pool: &Pool) -> Answer {
+    pub(super) fn claim(&mut self, pool: &Pool) -> Answer {
         let start = hash(&self.node) ^ hash(&pool.name);
         let mut fresh = false;
         for attempt in 0..ATTEMPTS {
