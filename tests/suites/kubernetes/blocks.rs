@@ -266,6 +266,38 @@ pub(crate) fn absence(cluster: &mut Cluster) -> Result<()> {
     everywhere(cluster)
 }
 
+/// Where a block is nearly full the next is there already: pods come on although nobody can be asked for it.
+pub(crate) fn ahead(cluster: &mut Cluster) -> Result<()> {
+    start(cluster, &pool("10.50.0.0/22", 26))?;
+    let node = cluster.dc.node("node-a1")?;
+    // Of 62 addresses 7 are left.
+    for _ in 0..55 {
+        node.attach()?;
+    }
+    same("blocks", &owners(cluster)?.len(), &1)?;
+    cluster.dc.node("node-a1")?.attach()?;
+    wait::until("the next block", LIMIT, || {
+        same("blocks", &owners(cluster)?.len(), &2)
+    })?;
+    everywhere(cluster)?;
+    let before = owners(cluster)?;
+    cluster.plane.apiserver.kill()?;
+    let node = cluster.dc.node("node-a1")?;
+    for _ in 0..16 {
+        node.attach()?;
+    }
+    let last = node.pods.last().context("a pod")?.address;
+    let other = cluster.node("node-a1")?.pods[0].address;
+    let first = before.iter().find(|(block, _)| block.contains(&other));
+    let (first, _) = first.context("a block")?;
+    same("in the first block", &first.contains(&last), &false)?;
+    cluster.plane.apiserver.restart()?;
+    cluster.plane.wait_ready()?;
+    same("blocks", &owners(cluster)?.len(), &2)?;
+    cluster.dc.node("node-a2")?.attach()?;
+    ping(cluster, "node-a2", last)
+}
+
 /// A Node that is deleted keeps its block for a while, for as long as its machine goes on, and then no longer.
 pub(crate) fn gone(cluster: &mut Cluster) -> Result<()> {
     let tor = &cluster.dc.racks[0].tor;

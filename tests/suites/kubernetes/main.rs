@@ -27,7 +27,7 @@ const THREADS: usize = 2;
 /// A test: it gets a prefix for the names of what it makes.
 type Test = fn(&str) -> Result<()>;
 
-const TESTS: [(&str, Test); 11] = [
+const TESTS: [(&str, Test); 12] = [
     ("the_api_server_asks_who_one_is", harness::rbac),
     (
         "objects_are_judged_with_words_that_help",
@@ -46,6 +46,10 @@ const TESTS: [(&str, Test); 11] = [
     ("an_absent_api_server_gives_no_blocks", |prefix| {
         Cluster::with(mesh(prefix), blocks::absence)
     }),
+    (
+        "the_next_block_is_there_before_the_last_address",
+        |prefix| Cluster::with(mesh(prefix), blocks::ahead),
+    ),
     ("a_node_that_is_gone_gives_its_blocks_back", |prefix| {
         let shape = Shape {
             tor: Some(Kind::best()),
