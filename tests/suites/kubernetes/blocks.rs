@@ -4,13 +4,15 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use ipnet::Ipv6Net;
 use lab::datacentre::Node;
 use lab::kubernetes::ControlPlane;
 use lab::probe::Pinger;
+use lab::process::{self, Program};
 use lab::wait;
 use serde_json::Value;
 use tests::blocks::{Owners, ranges, wait_everywhere};
-use tests::{SESSION, same, status};
+use tests::{SESSION, oracle, same, status};
 
 use crate::agents::opened;
 use crate::cluster::{Cluster, object, set_address};
@@ -170,6 +172,60 @@ pub(crate) fn lifecycle(cluster: &mut Cluster) -> Result<()> {
         same("taken", &owners(cluster)?.contains_key(block), &false)
     })?;
     everywhere(cluster)
+}
+
+/// Blocks of both families: each node's kernel has its own and a way to the other's, and pods reach each other by both.
+pub(crate) fn families(cluster: &mut Cluster) -> Result<()> {
+    let six = "---\napiVersion: margay.dev/v1alpha1\nkind: IPPool\nmetadata: {name: six}\nspec: {cidr: 'fd00:50::/112'}\n";
+    start(cluster, &(pool("10.50.0.0/24", 29) + six))?;
+    let mut pods = Vec::new();
+    for name in ["node-a1", "node-a2"] {
+        let pod = cluster.dc.node(name)?.attach()?;
+        let address = pod.result["ips"][1]["address"].as_str();
+        let address: Ipv6Net = address.context("an IPv6 address")?.parse()?;
+        pods.push((pod.namespace.clone(), pod.address, address.addr()));
+    }
+    let list = cluster.plane.get(&["ipamblocks"])?;
+    let items = list["items"].as_array().context("items")?;
+    same("blocks", &items.len(), &4)?;
+    for (number, name) in ["node-a1", "node-a2"].iter().enumerate() {
+        let address = pods[number].2;
+        let block = items.iter().find_map(|object| {
+            let block: Ipv6Net = object["spec"]["cidr"].as_str()?.parse().ok()?;
+            (block.contains(&address) && object["spec"]["node"] == *name).then_some(block)
+        });
+        let block = block.with_context(|| format!("{address} is in no block of {name}"))?;
+        same("its size", &block.prefix_len(), &122)?;
+        for node in cluster.dc.nodes() {
+            wait::until(&format!("{block} on {}", node.name), LIMIT, || {
+                let arguments = [
+                    "-6",
+                    "-j",
+                    "route",
+                    "show",
+                    &block.to_string(),
+                    "proto",
+                    "77",
+                ];
+                let shown: Value = serde_json::from_str(&oracle::ip(&node.namespace, &arguments)?)?;
+                let own = shown[0]["type"] == "blackhole";
+                same(
+                    "at home",
+                    &(own, shown[0].is_null()),
+                    &(node.name == *name, false),
+                )
+            })?;
+        }
+    }
+    let (from, four, _) = &pods[0];
+    let (_, other, six) = &pods[1];
+    Pinger::open(from)?.wait_answer(*other, LIMIT)?;
+    let ping = process::find("ping").context("ping")?;
+    Program::new(ping)
+        .args(["-6", "-c", "3", "-W", "5", &six.to_string()])
+        .stdout(from)
+        .with_context(|| format!("ping {six} from the pod of {four}"))
+        .map(drop)
 }
 
 /// The API server refuses what would break the claim, in words.

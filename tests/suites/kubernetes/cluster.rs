@@ -164,8 +164,14 @@ pub(crate) fn object(node: &Node) -> String {
 
 /// A Node's address, which only its status has.
 pub(crate) fn set_address(plane: &ControlPlane, node: &Node) -> Result<()> {
+    let ipv6 = node.ipv6.map(|ipv6| ipv6.address.to_string());
+    let addresses = [Some(node.address.to_string()), ipv6];
+    let addresses = addresses.into_iter().flatten();
+    let addresses: Vec<Value> = addresses
+        .map(|address| json!({"type": "InternalIP", "address": address}))
+        .collect();
     let patch = json!({"status": {
-        "addresses": [{"type": "InternalIP", "address": node.address}],
+        "addresses": addresses,
         "conditions": [{"type": "NetworkUnavailable", "status": "True", "reason": "NoRouteCreated"}],
     }});
     let patch = format!("--patch={patch}");

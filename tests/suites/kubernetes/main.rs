@@ -27,7 +27,7 @@ const THREADS: usize = 2;
 /// A test: it gets a prefix for the names of what it makes.
 type Test = fn(&str) -> Result<()>;
 
-const TESTS: [(&str, Test); 12] = [
+const TESTS: [(&str, Test); 13] = [
     ("the_api_server_asks_who_one_is", harness::rbac),
     (
         "objects_are_judged_with_words_that_help",
@@ -45,6 +45,13 @@ const TESTS: [(&str, Test); 12] = [
     }),
     ("an_absent_api_server_gives_no_blocks", |prefix| {
         Cluster::with(mesh(prefix), blocks::absence)
+    }),
+    ("blocks_are_of_both_families", |prefix| {
+        let shape = Shape {
+            dual_stack: true,
+            ..mesh(prefix)
+        };
+        Cluster::with(shape, blocks::families)
     }),
     (
         "the_next_block_is_there_before_the_last_address",
