@@ -27,7 +27,7 @@ const THREADS: usize = 2;
 /// A test: it gets a prefix for the names of what it makes.
 type Test = fn(&str) -> Result<()>;
 
-const TESTS: [(&str, Test); 13] = [
+const TESTS: [(&str, Test); 14] = [
     ("the_api_server_asks_who_one_is", harness::rbac),
     (
         "objects_are_judged_with_words_that_help",
@@ -75,6 +75,13 @@ const TESTS: [(&str, Test); 13] = [
             ..mesh(prefix)
         };
         Cluster::with(shape, services::announced)
+    }),
+    ("agents_race_for_blocks_of_several_sizes", |prefix| {
+        let shape = Shape {
+            nodes: 5,
+            ..mesh(prefix)
+        };
+        Cluster::with(shape, race::sizes)
     }),
     ("agents_race_for_blocks", |prefix| {
         let shape = Shape {

@@ -49,48 +49,17 @@ impl Seen {
 
 pub(crate) fn race(cluster: &mut Cluster) -> Result<()> {
     start(cluster, &pool("10.50.0.0/27", 30))?;
-    let over = AtomicBool::new(false);
-    let homes: Vec<(String, Namespace)> = cluster
-        .dc
-        .nodes()
-        .map(|node| (node.name.clone(), node.namespace.clone()))
-        .collect();
-    let Cluster { dc, plane } = cluster;
-    let prefix = dc.shape.prefix.clone();
-    let seen = Mutex::new(Seen::default());
-    let (outcome, results) = std::thread::scope(|scope| {
-        let mut workers = vec![scope.spawn(|| watch(&homes, &seen, &over).map(|()| 0))];
-        for node in dc.nodes_mut() {
-            workers.push(scope.spawn(|| work(node, &prefix, &over)));
-        }
-        let outcome = outages(plane).and_then(|()| {
-            wait::until("a race", PATIENCE, || {
-                let travelled = lock(&seen).travelled();
-                match travelled < TRAVELLED {
-                    true => bail!("{travelled} blocks have had several nodes"),
-                    false => Ok(()),
-                }
-            })
-        });
-        over.store(true, Ordering::Relaxed);
-        let results: Vec<_> = workers.into_iter().map(ScopedJoinHandle::join).collect();
-        (outcome, results)
-    });
-    let seen = seen.into_inner().unwrap_or_else(PoisonError::into_inner);
-    same("blocks on two nodes at once", &seen.twice, &BTreeSet::new())?;
-    let mut refusals = 0;
-    for result in results {
-        refusals += result.map_err(|_| anyhow!("a thread panicked"))??;
-    }
-    outcome?;
-    tests::complain(&format!(
-        "{} looks, {} blocks had several nodes, {refusals} times the pool was full",
-        seen.looks,
-        seen.travelled()
-    ));
-    if seen.looks < 20 {
-        bail!("only {} looks at the kernels", seen.looks);
-    }
+    let prefix = cluster.dc.shape.prefix.clone();
+    run(cluster, |plane, seen| {
+        outages(plane)?;
+        wait::until("a race", PATIENCE, || {
+            let travelled = lock(seen).travelled();
+            match travelled < TRAVELLED {
+                true => bail!("{travelled} blocks have had several nodes"),
+                false => Ok(()),
+            }
+        })
+    })?;
     cluster.dc.wait_sessions(SESSION)?;
     // With one block each there are as many as nodes.
     for node in cluster.dc.nodes_mut() {
@@ -109,6 +78,79 @@ pub(crate) fn race(cluster: &mut Cluster) -> Result<()> {
     everywhere(cluster)?;
     all_reach_all(cluster)?;
     exhaustion(cluster)
+}
+
+/// Blocks of one size are told apart by their names; of two sizes, by a look after each claim. The size changes again and
+/// again, and so who holds which.
+pub(crate) fn sizes(cluster: &mut Cluster) -> Result<()> {
+    start(cluster, &pool("10.50.0.0/27", 30))?;
+    run(cluster, |plane, seen| {
+        for size in [29, 30, 28, 30, 29, 30, 28] {
+            plane.apply(&pool("10.50.0.0/27", size))?;
+            // New ones, and not only what is left of an earlier time.
+            lock(seen).homes.clear();
+            wait::until(&format!("claims of /{size}"), PATIENCE, || {
+                let list = plane.get(&["ipamblocks"])?;
+                let items = list["items"].as_array().into_iter().flatten();
+                let mut blocks = items.filter_map(|it| it["spec"]["cidr"].as_str()?.parse().ok());
+                match blocks.any(|block: Ipv4Net| block.prefix_len() == size) {
+                    true => Ok(()),
+                    false => bail!("{list}"),
+                }
+            })?;
+        }
+        Ok(())
+    })?;
+    let taken: Vec<Ipv4Net> = owners(cluster)?.into_keys().collect();
+    for (number, block) in taken.iter().enumerate() {
+        if let Some(other) = taken[..number].iter().find(|it| it.contains(block)) {
+            bail!("{block} is inside {other}: {taken:?}");
+        }
+    }
+    cluster.dc.wait_sessions(SESSION)?;
+    everywhere(cluster)
+}
+
+/// Has pods come and go on all nodes for as long as `drive` takes, and looks at the kernels meanwhile.
+fn run(
+    cluster: &mut Cluster,
+    drive: impl FnOnce(&mut ControlPlane, &Mutex<Seen>) -> Result<()>,
+) -> Result<()> {
+    let over = AtomicBool::new(false);
+    let homes: Vec<(String, Namespace)> = cluster
+        .dc
+        .nodes()
+        .map(|node| (node.name.clone(), node.namespace.clone()))
+        .collect();
+    let Cluster { dc, plane } = cluster;
+    let prefix = dc.shape.prefix.clone();
+    let seen = Mutex::new(Seen::default());
+    let (outcome, results) = std::thread::scope(|scope| {
+        let mut workers = vec![scope.spawn(|| watch(&homes, &seen, &over).map(|()| 0))];
+        for node in dc.nodes_mut() {
+            workers.push(scope.spawn(|| work(node, &prefix, &over)));
+        }
+        let outcome = drive(plane, &seen);
+        over.store(true, Ordering::Relaxed);
+        let results: Vec<_> = workers.into_iter().map(ScopedJoinHandle::join).collect();
+        (outcome, results)
+    });
+    let seen = seen.into_inner().unwrap_or_else(PoisonError::into_inner);
+    same("blocks on two nodes at once", &seen.twice, &BTreeSet::new())?;
+    let mut refusals = 0;
+    for result in results {
+        refusals += result.map_err(|_| anyhow!("a thread panicked"))??;
+    }
+    outcome?;
+    tests::complain(&format!(
+        "{} looks, {} blocks had several nodes, {refusals} times the pool was full",
+        seen.looks,
+        seen.travelled()
+    ));
+    match seen.looks {
+        0..20 => bail!("only {} looks at the kernels", seen.looks),
+        _ => Ok(()),
+    }
 }
 
 /// The API server dies twice, in the midst of claims.
@@ -147,10 +189,15 @@ fn watch(homes: &[(String, Namespace)], seen: &Mutex<Seen>, over: &AtomicBool) -
         }
         let mut seen = lock(seen);
         seen.looks += 1;
-        for (block, names) in now {
-            if names.len() > 1 {
-                seen.twice.insert(format!("{block}: {names:?}"));
+        for (block, names) in &now {
+            for (other, theirs) in &now {
+                if other.contains(block) && names.iter().chain(theirs).any(|it| *it != names[0]) {
+                    seen.twice
+                        .insert(format!("{block}: {names:?}, {other}: {theirs:?}"));
+                }
             }
+        }
+        for (block, names) in now {
             let homes = seen.homes.entry(block).or_default();
             homes.extend(names.into_iter().cloned());
         }

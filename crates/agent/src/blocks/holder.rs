@@ -179,7 +179,9 @@ impl Holder {
 
     /// How long until the store is to be read again though nobody asks.
     pub(crate) fn pace(&self) -> Duration {
-        self.store.pace(self.plan.nodes.len(), self.waiting)
+        let disputed = |held: &Held| matches!(held.stage, Stage::Disputed { .. });
+        let waiting = self.waiting || self.held.values().any(disputed);
+        self.store.pace(self.plan.nodes.len(), waiting)
     }
 
     /// Reads the store, and follows what others did to this node's blocks.
