@@ -5,6 +5,7 @@
 //! | active | yes | yes | no address has been in use for the grace time |
 //! | disputed: it overlaps another node's | while it has pods | no | the other one is gone, or its own last pod |
 //! | closed | no, as soon as the plan without it is in force | no | that plan is in force |
+//! | leaving | no | no | the kernel has no route for it any more: after a restart it keeps what it had until all peers have spoken |
 //! | withdrawn | no | no | peers have had time to hear of it; then its object is deleted |
 //!
 //! A block is created first and looked at then: where another block overlaps it (of another size; one of the same size has
@@ -24,8 +25,6 @@ use ipnet::IpNet;
 use node::AddressPlan;
 use resources::IpamBlock;
 
-pub use reclaim::Routed;
-
 use super::store::{BlockStore, CreateError, Listed, StoreError, Stored};
 
 /// How long a withdrawal may take to reach everybody before the block can be another node's.
@@ -42,6 +41,9 @@ pub trait Addresses: Send + Sync {
     /// Pools without a free block, each with words about that.
     fn set_full(&self, pools: BTreeMap<String, String>);
 }
+
+/// Prefixes that the kernel has routes of ours to; `None` when that can't be told.
+pub type Routed = Box<dyn Fn() -> Option<Vec<IpNet>> + Send>;
 
 /// A block that is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,6 +82,8 @@ pub struct PoolUsage {
 struct Held {
     stored: Stored,
     stage: Stage,
+    /// When the store was last read, it overlapped another node's.
+    disputed: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,7 +91,26 @@ enum Stage {
     Active { unused_since: Option<Instant> },
     Disputed { with: String },
     Closed,
+    Leaving,
     Withdrawn { since: Instant },
+}
+
+impl Held {
+    fn new(stored: Stored) -> Self {
+        Self {
+            stored,
+            stage: Stage::Active { unused_since: None },
+            disputed: false,
+        }
+    }
+
+    /// It is on its way out.
+    fn is_leaving(&self) -> bool {
+        matches!(
+            self.stage,
+            Stage::Closed | Stage::Leaving | Stage::Withdrawn { .. }
+        )
+    }
 }
 
 /// This node's blocks.
@@ -95,6 +118,7 @@ pub(crate) struct Holder {
     node: String,
     store: Box<dyn BlockStore>,
     addresses: Arc<dyn Addresses>,
+    routed: Routed,
     grace: Duration,
     plan: Arc<AddressPlan>,
     /// There has been one.
@@ -125,12 +149,14 @@ impl Holder {
         node: String,
         store: Box<dyn BlockStore>,
         addresses: Arc<dyn Addresses>,
+        routed: Routed,
         grace: Duration,
     ) -> Self {
         Self {
             node,
             store,
             addresses,
+            routed,
             grace,
             plan: Arc::default(),
             planned: false,
@@ -161,7 +187,7 @@ impl Holder {
         }
         let announced = |held: &Held| match held.stage {
             Stage::Active { .. } | Stage::Disputed { .. } => true,
-            Stage::Closed | Stage::Withdrawn { .. } => false,
+            Stage::Closed | Stage::Leaving | Stage::Withdrawn { .. } => false,
         };
         let held = self.held.iter().filter(|(_, held)| announced(held));
         Ok(held.map(|(cidr, _)| *cidr).collect())
@@ -186,7 +212,7 @@ impl Holder {
 
     /// Reads the store, and follows what others did to this node's blocks.
     pub(crate) fn refresh(&mut self) {
-        if self.read() {
+        if self.read() && self.follow() && self.read() {
             self.follow();
         }
     }
@@ -201,16 +227,21 @@ impl Holder {
             }
         };
         self.error = None;
-        let here = self.adopt(&listed);
-        let all_here = self.held.keys().all(|cidr| here.contains(cidr));
-        if self.listed.is_none() || !all_here || !listed.unreadable.is_empty() {
-            self.refresh();
+        let own = listed.blocks.iter().map(|stored| &stored.block.spec);
+        let own = own.filter(|spec| spec.node == self.node);
+        let here: BTreeSet<IpNet> = own.map(|spec| spec.cidr).collect();
+        // What is new or missing is to be seen beside those of others.
+        let as_known = self.held.keys().eq(&here);
+        match self.listed.is_some() && as_known && listed.unreadable.is_empty() {
+            true => self.adopt(&listed),
+            false => self.refresh(),
         }
     }
 
-    fn follow(&mut self) {
+    /// Whether the store is to be read once more, for it has been written.
+    fn follow(&mut self) -> bool {
         let Some(listed) = self.listed.take() else {
-            return;
+            return false;
         };
         self.adopt(&listed);
         let present: BTreeMap<IpNet, &str> = listed
@@ -224,6 +255,7 @@ impl Holder {
             .filter(|cidr| present.get(cidr) != Some(&self.node.as_str()))
             .copied()
             .collect();
+        let mut written = false;
         for cidr in missing {
             match present.get(&cidr) {
                 Some(other) => {
@@ -231,41 +263,37 @@ impl Holder {
                     self.lost.insert(cidr, (*other).to_owned());
                     self.held.remove(&cidr);
                 }
-                None => self.restore(cidr),
+                None => written |= self.restore(cidr),
             }
         }
         self.lost.retain(|cidr, _| present.contains_key(cidr));
         self.settle_disputes(&listed);
         self.listed = Some(listed);
         self.tell_full();
+        written
     }
 
     /// Holds what has this node's name, whoever created it: an agent before this one, or this one by a request whose answer
-    /// was lost. Gives all of that.
-    fn adopt(&mut self, listed: &Listed) -> BTreeSet<IpNet> {
-        let mut own = BTreeSet::new();
+    /// was lost.
+    fn adopt(&mut self, listed: &Listed) {
         for stored in &listed.blocks {
             if stored.block.spec.node != self.node {
                 continue;
             }
             let cidr = stored.block.spec.cidr;
-            own.insert(cidr);
             self.lost.remove(&cidr);
-            let held = self.held.entry(cidr).or_insert_with(|| Held {
-                stored: stored.clone(),
-                stage: Stage::Active { unused_since: None },
-            });
+            let held = self.held.entry(cidr);
+            let held = held.or_insert_with(|| Held::new(stored.clone()));
             held.stored = stored.clone();
         }
-        own
     }
 
-    /// Somebody has deleted the object of a block.
-    fn restore(&mut self, cidr: IpNet) {
-        let leaving = |held: &Held| matches!(held.stage, Stage::Closed | Stage::Withdrawn { .. });
-        if self.held.get(&cidr).is_some_and(leaving) {
+    /// Somebody has deleted the object of a block. Whether there is another one now.
+    fn restore(&mut self, cidr: IpNet) -> bool {
+        if self.held.get(&cidr).is_some_and(Held::is_leaving) {
             self.held.remove(&cidr);
-            return self.addresses.open(cidr);
+            self.addresses.open(cidr);
+            return false;
         }
         match self.store.create(&IpamBlock::new(cidr, &self.node)) {
             Ok(stored) => {
@@ -274,15 +302,19 @@ impl Holder {
                     held.stored = stored;
                 }
             }
-            // The next look tells whose it is.
             Err(CreateError::Exists) => {}
-            Err(CreateError::Failed(error)) => self.error = Some(error),
+            Err(CreateError::Failed(error)) => {
+                self.error = Some(error);
+                return false;
+            }
         }
+        true
     }
 
     fn settle_disputes(&mut self, listed: &Listed) {
         for (cidr, held) in &mut self.held {
             let rival = rival(listed, *cidr, &self.node);
+            held.disputed = rival.is_some();
             match (&held.stage, rival) {
                 (Stage::Active { .. }, Some(with)) => {
                     tracing::error!(block = %cidr, with, "overlaps another node's block: no address is given from it");
@@ -330,7 +362,7 @@ impl Holder {
                         Err(error) => self.error = Some(error),
                     }
                 }
-                Stage::Closed | Stage::Withdrawn { .. } => {}
+                Stage::Closed | Stage::Leaving | Stage::Withdrawn { .. } => {}
             }
         }
         for cidr in gone {
@@ -345,7 +377,24 @@ impl Holder {
                 self.set_stage(cidr, Stage::Closed);
             }
         }
+        self.follow_kernel(now);
         self.take_ahead(&usage, now);
+    }
+
+    /// What no plan has is withdrawn when the kernel hasn't it either.
+    fn follow_kernel(&mut self, now: Instant) {
+        let leaving = |held: &Held| held.stage == Stage::Leaving;
+        if !self.held.values().any(leaving) {
+            return;
+        }
+        let Some(routed) = (self.routed)() else {
+            return;
+        };
+        for (cidr, held) in &mut self.held {
+            if leaving(held) && !routed.contains(cidr) {
+                held.stage = Stage::Withdrawn { since: now };
+            }
+        }
     }
 
     fn set_stage(&mut self, cidr: IpNet, stage: Stage) {
@@ -358,9 +407,10 @@ impl Holder {
     pub(crate) fn in_force(&mut self, ranges: &[IpNet], now: Instant) {
         for (cidr, held) in &mut self.held {
             if held.stage == Stage::Closed && !ranges.contains(cidr) {
-                held.stage = Stage::Withdrawn { since: now };
+                held.stage = Stage::Leaving;
             }
         }
+        self.follow_kernel(now);
     }
 
     /// Whether something is to be done soon.

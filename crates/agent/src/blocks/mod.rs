@@ -89,9 +89,9 @@ pub fn spawn(
     };
     let (publish, state) = watch::channel(unknown);
     let now = clock();
-    let mut holder = Holder::new(node, store, addresses, grace);
+    let mut holder = Holder::new(node, store, addresses, Box::new(routed), grace);
     if let Some(orphans) = orphans {
-        holder.set_reclaim(orphans, Box::new(routed));
+        holder.set_reclaim(orphans);
     }
     let keeper = Keeper {
         holder,
@@ -265,7 +265,7 @@ fn routed() -> Option<Vec<IpNet>> {
     match routes {
         Ok(routes) => Some(routes.into_iter().map(|(key, _)| key.prefix).collect()),
         Err(error) => {
-            tracing::warn!(%error, "blocks of nodes that are gone are not taken back: the routes can't be read");
+            tracing::warn!(%error, "the routes can't be read: no block is given or taken back");
             None
         }
     }

@@ -62,7 +62,14 @@ impl Addresses for Pods {
 struct Node {
     holder: Holder,
     pods: Arc<Pods>,
+    /// What its kernel has routes to.
+    routes: Arc<Mutex<Vec<IpNet>>>,
     now: Instant,
+}
+
+fn kernel(routes: &Arc<Mutex<Vec<IpNet>>>) -> Routed {
+    let routes = Arc::clone(routes);
+    Box::new(move || Some(routes.lock().unwrap().clone()))
 }
 
 fn pool(name: &str, cidr: &str, block_len: u8) -> Pool {
@@ -88,11 +95,16 @@ impl Node {
         let pods = Arc::new(Pods::default());
         let store = Box::new(DirectoryStore::new(directory.to_owned(), name));
         let addresses: Arc<dyn Addresses> = Arc::<Pods>::clone(&pods);
-        let mut holder = Holder::new(name.to_owned(), store, addresses, GRACE);
+        let routes = Arc::default();
+        let mut holder = Holder::new(name.to_owned(), store, addresses, kernel(&routes), GRACE);
         holder.set_plan(plan(pools));
         holder.refresh();
-        let now = clock();
-        Self { holder, pods, now }
+        Self {
+            holder,
+            pods,
+            routes,
+            now: clock(),
+        }
     }
 
     fn want(&mut self, pool: &str) -> Answer {
@@ -213,7 +225,13 @@ fn an_unused_block_is_withdrawn_and_only_then_given_back() {
     a.holder.in_force(&[block], a.now);
     a.pass(WITHDRAWAL * 10);
     assert_eq!(files(&directory).len(), 1);
+    // After a restart the kernel keeps what it had for longer than that.
+    a.routes.lock().unwrap().push(block);
     a.holder.in_force(&[], a.now);
+    a.pass(WITHDRAWAL * 10);
+    assert_eq!(files(&directory).len(), 1);
+    a.routes.lock().unwrap().clear();
+    a.pass(Duration::ZERO);
     a.pass(WITHDRAWAL / 2);
     assert_eq!(files(&directory).len(), 1);
     a.pass(WITHDRAWAL / 2);
@@ -333,14 +351,23 @@ fn blocks_of_two_sizes_do_not_overlap() {
         .path()
         .join(resources::ipam_block::name(inside) + ".json");
     std::fs::write(&file, text).unwrap();
-    b.holder.refresh();
+    b.holder.refresh_own();
     assert!(b.says("overlaps block"));
     assert!(b.pods.closed.lock().unwrap().contains(&inside));
     b.pass(Duration::ZERO);
+    // On its way out it is not wanted again.
+    b.pods.set(small, 62);
+    let third = b.claim("p");
+    assert_ne!(third, inside);
+    let asked = b.want_address("p", &inside.addr().to_string());
+    assert!(!matches!(asked, Answer::Claimed(_)), "{asked:?}");
+    assert!(b.pods.closed.lock().unwrap().contains(&inside));
     b.holder.in_force(&b.announced(), b.now);
     b.pass(WITHDRAWAL);
     assert!(!file.exists());
-    assert_eq!(b.announced(), [small]);
+    let mut left = vec![small, third];
+    left.sort();
+    assert_eq!(b.announced(), left);
 }
 
 #[test]
@@ -449,17 +476,22 @@ fn blocks_of_a_node_that_is_gone_come_back_when_nobody_announces_them() {
     let pools = [pool("p", "10.0.0.0/26", 26)];
     let block = Node::new("b", directory.path(), &pools).claim("p");
     let gone = Arc::new(Mutex::new(BTreeSet::new()));
-    let routed = Arc::new(Mutex::new(vec![block]));
     let store = Known {
         directory: DirectoryStore::new(directory.path().to_owned(), "a"),
         gone: Arc::clone(&gone),
     };
     let mut a = Node::new("a", directory.path(), &pools);
     let addresses: Arc<dyn Addresses> = Arc::<Pods>::clone(&a.pods);
-    a.holder = Holder::new("a".to_owned(), Box::new(store), addresses, GRACE);
-    let known = Arc::clone(&routed);
-    a.holder
-        .set_reclaim(GRACE, Box::new(move || Some(known.lock().unwrap().clone())));
+    let routed = Arc::clone(&a.routes);
+    routed.lock().unwrap().push(block);
+    a.holder = Holder::new(
+        "a".to_owned(),
+        Box::new(store),
+        addresses,
+        kernel(&routed),
+        GRACE,
+    );
+    a.holder.set_reclaim(GRACE);
     a.holder.set_plan(plan(&pools));
     a.holder.refresh();
     let without = |names: &[&str]| {
@@ -518,8 +550,9 @@ fn one_node_alone_is_the_first_to_take_a_block_back() {
             gone,
         };
         let addresses: Arc<dyn Addresses> = Arc::new(Pods::default());
-        let mut holder = Holder::new(name.to_owned(), Box::new(store), addresses, GRACE);
-        holder.set_reclaim(GRACE, Box::new(|| Some(Vec::new())));
+        let routes = kernel(&Arc::default());
+        let mut holder = Holder::new(name.to_owned(), Box::new(store), addresses, routes, GRACE);
+        holder.set_reclaim(GRACE);
         holder.set_plan(plan(&pools));
         holder.refresh();
         let now = clock();

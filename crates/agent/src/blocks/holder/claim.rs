@@ -114,14 +114,13 @@ impl Holder {
             .iter_mut()
             .filter(|(cidr, _)| pool.cidr.contains(*cidr));
         for (cidr, held) in ours {
-            match held.stage {
-                Stage::Active { .. } if !full(cidr) => return Some(*cidr),
-                Stage::Closed | Stage::Withdrawn { .. } => {
-                    held.stage = Stage::Active { unused_since: None };
-                    self.addresses.open(*cidr);
-                    return Some(*cidr);
-                }
-                Stage::Active { .. } | Stage::Disputed { .. } => {}
+            if held.is_leaving() && !held.disputed {
+                held.stage = Stage::Active { unused_since: None };
+                self.addresses.open(*cidr);
+                return Some(*cidr);
+            }
+            if matches!(held.stage, Stage::Active { .. }) && !full(cidr) {
+                return Some(*cidr);
             }
         }
         None
@@ -167,6 +166,10 @@ impl Holder {
             let message = format!("{address} is in {cidr}, which overlaps {with}");
             return Some(Answer::Full(message));
         }
+        if held.disputed {
+            let message = format!("{address} is in {cidr}, which overlaps another node's block");
+            return Some(Answer::Unavailable(message));
+        }
         if !matches!(held.stage, Stage::Active { .. }) {
             held.stage = Stage::Active { unused_since: None };
             self.addresses.open(*cidr);
@@ -203,8 +206,7 @@ impl Holder {
             return Ok(false);
         }
         tracing::info!(block = %cidr, "taken");
-        let stage = Stage::Active { unused_since: None };
-        self.held.insert(cidr, Held { stored, stage });
+        self.held.insert(cidr, Held::new(stored));
         self.tell_full();
         Ok(true)
     }

@@ -20,13 +20,9 @@ const AGAIN: Duration = Duration::from_secs(60);
 /// Blocks in one look: each takes two requests.
 const AT_ONCE: usize = 16;
 
-/// Prefixes that the node has routes to; `None` when that can't be told.
-pub type Routed = Box<dyn Fn() -> Option<Vec<IpNet>> + Send>;
-
 /// When blocks of nodes that are no more come back, and which.
 pub(super) struct Reclaim {
     pub(super) grace: Duration,
-    routed: Routed,
     /// Nodes with blocks that there are not, and since when.
     absent: BTreeMap<String, Instant>,
     /// Their blocks, and when it is this node's turn; `None`: never.
@@ -39,10 +35,9 @@ pub(super) struct Reclaim {
 
 impl Holder {
     /// Blocks of nodes come back that have been gone for `grace`, where nobody announces them.
-    pub(crate) fn set_reclaim(&mut self, grace: Duration, routed: Routed) {
+    pub(crate) fn set_reclaim(&mut self, grace: Duration) {
         self.reclaim = Some(Reclaim {
             grace,
-            routed,
             absent: BTreeMap::new(),
             due: BTreeMap::new(),
             alive: BTreeMap::new(),
@@ -66,7 +61,7 @@ impl Holder {
         let due = due.filter(|(_, at)| at.is_some_and(|at| at <= now));
         let due: Vec<IpNet> = due.map(|(cidr, _)| *cidr).take(AT_ONCE).collect();
         if !due.is_empty()
-            && let Some(routed) = (reclaim.routed)()
+            && let Some(routed) = (self.routed)()
         {
             for cidr in due {
                 let again = now + AGAIN.min(reclaim.grace);
