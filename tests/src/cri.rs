@@ -228,6 +228,29 @@ struct Exec {
     seconds: i64,
 }
 
+/// `ExecRequest`.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Stream {
+    #[prost(string, tag = "1")]
+    pub(crate) id: String,
+    #[prost(string, repeated, tag = "2")]
+    pub(crate) command: Vec<String>,
+    #[prost(bool, tag = "3")]
+    pub(crate) terminal: bool,
+    #[prost(bool, tag = "4")]
+    pub(crate) input: bool,
+    #[prost(bool, tag = "5")]
+    pub(crate) output: bool,
+    #[prost(bool, tag = "6")]
+    pub(crate) error: bool,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Url {
+    #[prost(string, tag = "1")]
+    url: String,
+}
+
 /// `ExecSyncResponse`.
 #[derive(Clone, PartialEq, Message)]
 pub struct Executed {
@@ -311,6 +334,10 @@ impl Client {
         Self {
             socket: socket.to_owned(),
         }
+    }
+
+    pub(crate) fn socket(&self) -> &Path {
+        &self.socket
     }
 
     /// Makes a pod's sandbox and returns its ID.
@@ -413,6 +440,15 @@ impl Client {
                 seconds: 20,
             },
         )
+    }
+
+    /// Where the runtime's streaming server waits for whoever will run this command.
+    ///
+    /// # Errors
+    /// The runtime's.
+    pub(crate) fn stream(&self, command: &Stream) -> Result<String> {
+        let Url { url } = self.call("Exec", command)?;
+        Ok(url)
     }
 
     fn call<A: Message + Default>(&self, method: &str, question: &impl Message) -> Result<A> {

@@ -219,6 +219,12 @@ impl ControlPlane {
             .env("HOME", &self.folder)
     }
 
+    /// Where `kubectl` is.
+    #[must_use]
+    pub fn program(&self) -> &Path {
+        &self.kubectl
+    }
+
     /// The kubeconfig of the administrator.
     #[must_use]
     pub fn admin(&self) -> PathBuf {

@@ -1,5 +1,6 @@
 //! The Helm chart and the image: rendered by Helm, built by buildah, and run by containerd as a kubelet would run it.
 
+mod afar;
 mod render;
 mod run;
 
@@ -18,7 +19,8 @@ fn main() -> ExitCode {
     };
     let cases = [
         Case::new("image_is_small_static_and_bare", mesh.clone(), run::image),
-        Case::new("nodes_run_what_the_chart_says", mesh, run::nodes).wants("helm"),
+        Case::new("nodes_run_what_the_chart_says", mesh.clone(), run::nodes).wants("helm"),
+        Case::new("margayctl_asks_agents_from_afar", mesh, afar::asked).wants("helm"),
     ];
     let needed = ["buildah", "containerd", "ctr", "runc", "busybox"];
     let bodies = cases.into_iter().map(|case| {

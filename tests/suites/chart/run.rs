@@ -94,9 +94,9 @@ fn needs_loader(program: &[u8]) -> Result<bool> {
 }
 
 /// What runs on a node.
-struct Machine {
+pub(crate) struct Machine {
     containerd: Containerd,
-    kubelet: Kubelet,
+    pub(crate) kubelet: Kubelet,
     pod: Pod,
 }
 
@@ -124,7 +124,7 @@ pub(crate) fn nodes(dc: &mut DataCentre) -> Result<()> {
     })
 }
 
-fn start(node: &Node, image: &Path, template: &Value) -> Result<Machine> {
+pub(crate) fn start(node: &Node, image: &Path, template: &Value) -> Result<Machine> {
     fs::create_dir_all(node.run_folder())?;
     let containerd = Containerd::start(node, &[image])?;
     let root = node.run_folder().join("root");
@@ -133,7 +133,7 @@ fn start(node: &Node, image: &Path, template: &Value) -> Result<Machine> {
         (PathBuf::from("/etc/margay"), node.config_folder()),
     ]);
     let kubelet = Kubelet::new(node, &containerd.socket(), root, folders);
-    let pod = kubelet.run("margay", template)?;
+    let pod = kubelet.run(&format!("margay-{}", node.name), template)?;
     Ok(Machine {
         containerd,
         kubelet,
@@ -187,7 +187,7 @@ fn exercise(dc: &mut DataCentre, machines: &mut BTreeMap<String, Machine>) -> Re
     reach(dc)
 }
 
-fn ready(dc: &DataCentre, machines: &BTreeMap<String, Machine>) -> Result<()> {
+pub(crate) fn ready(dc: &DataCentre, machines: &BTreeMap<String, Machine>) -> Result<()> {
     for node in dc.nodes() {
         let machine = machines.get(&node.name).context("a machine")?;
         for probe in ["startupProbe", "readinessProbe", "livenessProbe"] {

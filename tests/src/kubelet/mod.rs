@@ -2,17 +2,22 @@
 //! environment, mounts, capabilities and user that the pod's template says, and its probes. Whatever a template has that is not
 //! understood here is an error, so that nothing is passed over in silence.
 
+mod server;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use lab::datacentre::Node;
 use lab::{process, wait};
 use serde_json::Value;
+
+pub use server::{PORT, Server};
 
 use crate::cri::{
     Capabilities, Client, Container, ContainerName, ContainerSecurity, Image, LinuxContainer,
@@ -59,6 +64,7 @@ pub struct Kubelet {
     /// Where the node's folders are, which the lab has for all nodes in one file system.
     root: PathBuf,
     folders: BTreeMap<PathBuf, PathBuf>,
+    containers: server::Containers,
 }
 
 /// A pod that runs.
@@ -87,7 +93,18 @@ impl Kubelet {
             address: node.address.to_string(),
             root,
             folders,
+            containers: server::Containers::default(),
         }
+    }
+
+    /// Serves what the API server asks of a kubelet, at the node's address.
+    ///
+    /// # Errors
+    /// When it can't listen there.
+    pub fn serve(&self, node: &Node) -> Result<Server> {
+        let address = (node.address, PORT).into();
+        let (runtime, containers) = (self.client.socket(), self.containers.clone());
+        Server::start(&node.namespace, address, runtime.to_owned(), containers)
     }
 
     /// A folder of the node's.
@@ -160,7 +177,18 @@ impl Kubelet {
             .flatten()
         {
             let id = self.start(pod, container)?;
-            pod.containers.insert(text(&container["name"])?, id);
+            let name = text(&container["name"])?;
+            let key = [
+                crate::chart::NAMESPACE.to_owned(),
+                pod.name().to_owned(),
+                name.clone(),
+            ];
+            let mut known = self
+                .containers
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            known.insert(key, id.clone());
+            pod.containers.insert(name, id);
         }
         pod.attempt += 1;
         Ok(())
@@ -320,6 +348,11 @@ impl Kubelet {
 }
 
 impl Pod {
+    fn name(&self) -> &str {
+        let metadata = self.sandbox.metadata.as_ref();
+        metadata.map_or("", |metadata| &metadata.name)
+    }
+
     /// The end of a container's log.
     #[must_use]
     pub fn log(&self, container: &str) -> String {
