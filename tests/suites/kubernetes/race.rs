@@ -15,7 +15,7 @@ use lab::probe::Pinger;
 use lab::{Namespace, wait};
 use serde_json::Value;
 use tests::blocks::ranges;
-use tests::{SESSION, oracle, same};
+use tests::{oracle, same};
 
 use crate::blocks::{LIMIT, everywhere, owners, pool, start};
 use crate::cluster::Cluster;
@@ -60,7 +60,7 @@ pub(crate) fn race(cluster: &mut Cluster) -> Result<()> {
             }
         })
     })?;
-    cluster.dc.wait_sessions(SESSION)?;
+    cluster.dc.wait_sessions(PATIENCE)?;
     // With one block each there are as many as nodes.
     for node in cluster.dc.nodes_mut() {
         while node.pods.len() > 1 {
@@ -107,7 +107,7 @@ pub(crate) fn sizes(cluster: &mut Cluster) -> Result<()> {
             bail!("{block} is inside {other}: {taken:?}");
         }
     }
-    cluster.dc.wait_sessions(SESSION)?;
+    cluster.dc.wait_sessions(PATIENCE)?;
     everywhere(cluster)
 }
 
