@@ -37,6 +37,8 @@ pub struct Shape {
     /// The speaker of ToRs and spine; without one there are no sessions with them, and nodes of one rack form an iBGP
     /// mesh.
     pub tor: Option<tor::Kind>,
+    /// The speaker of every second rack's ToR, where it is another.
+    pub second_kind: Option<tor::Kind>,
     /// How many racks: 1 to 9. One rack has no spine.
     pub racks: u8,
     /// How many nodes a rack has: 1 to 9.
@@ -59,6 +61,7 @@ impl Default for Shape {
         Self {
             prefix: String::new(),
             tor: Some(tor::Kind::Margay),
+            second_kind: None,
             racks: 2,
             nodes: 2,
             pods: 3,

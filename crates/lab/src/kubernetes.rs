@@ -23,7 +23,7 @@ const MODULE: &str = include_str!("../../../tests/kubernetes/go.mod");
 /// What the release's programs are called.
 const PROGRAMS: [&str; 3] = ["etcd", "kube-apiserver", "kubectl"];
 /// The API server's port.
-const PORT: u16 = 6443;
+pub const PORT: u16 = 6443;
 /// How long a control plane may take to be there: with other work on few cores it is slow.
 const START: Duration = Duration::from_secs(240);
 /// What the audit log has: who asked for what, as soon as it is asked, and of service accounts alone.
@@ -238,6 +238,18 @@ impl ControlPlane {
     pub fn service_account(&self, namespace: &str, name: &str) -> Result<PathBuf> {
         let token = self.kubectl(&["-n", namespace, "create", "token", name, "--duration=2h"])?;
         self.write_kubeconfig(name, token.trim(), namespace)
+    }
+
+    /// Writes what a kubelet puts into a pod's volume for its service account: `token`, `ca.crt` and `namespace`.
+    ///
+    /// # Errors
+    /// When there is no such account, or the folder can't be written.
+    pub fn project(&self, namespace: &str, name: &str, folder: &Path) -> Result<()> {
+        fs::create_dir_all(folder)?;
+        let token = self.kubectl(&["-n", namespace, "create", "token", name, "--duration=2h"])?;
+        write_secret(&folder.join("token"), token.trim())?;
+        fs::copy(self.folder.join("ca.crt"), folder.join("ca.crt"))?;
+        Ok(fs::write(folder.join("namespace"), namespace)?)
     }
 
     fn write_kubeconfig(&self, user: &str, token: &str, namespace: &str) -> Result<PathBuf> {

@@ -8,7 +8,7 @@ use crate::packages;
 use crate::run::{self, LAB, Session, cargo};
 
 /// In the order in which a person would want them to fail.
-const SUITES: [&str; 14] = [
+const SUITES: [&str; 15] = [
     "connectivity",
     "mesh",
     "topology",
@@ -22,6 +22,7 @@ const SUITES: [&str; 14] = [
     "runtime",
     CHART,
     "kubernetes",
+    "cluster",
     "churn",
 ];
 

@@ -193,6 +193,14 @@ fn start_speakers(dc: &mut DataCentre) -> Result<()> {
     }
     let (folder, hold_time) = (folder(&dc.shape), dc.shape.hold_time);
     let graceful_restart = dc.shape.graceful_restart;
+    let second: Vec<String> = dc
+        .racks
+        .iter()
+        .skip(1)
+        .step_by(2)
+        .map(|rack| rack.tor.name.clone())
+        .collect();
+    let second_kind = dc.shape.second_kind.unwrap_or(kind);
     for router in dc.routers_mut() {
         let config = tor::Config {
             name: router.name.clone(),
@@ -211,6 +219,10 @@ fn start_speakers(dc: &mut DataCentre) -> Result<()> {
             hold_time,
             graceful_restart,
             folder: folder.join(&router.name),
+        };
+        let kind = match second.contains(&router.name) {
+            true => second_kind,
+            false => kind,
         };
         router.speaker = Some(tor::start(kind, &router.namespace, &config)?);
     }
