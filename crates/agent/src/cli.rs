@@ -78,6 +78,11 @@ pub struct Cli {
     )]
     pub run_dir: PathBuf,
 
+    /// File that keeps what the API server said last, passwords too, for an agent that starts while it can't be reached:
+    /// `cluster.json` among the sockets unless given. Empty: none is kept.
+    #[arg(long, env = "MARGAY_CACHE_FILE", value_name = "FILE")]
+    pub cache_file: Option<PathBuf>,
+
     /// Serve Prometheus metrics on this address. Off unless given.
     #[arg(long, env = "MARGAY_METRICS", value_name = "ADDR:PORT")]
     pub metrics: Option<SocketAddr>,
@@ -208,6 +213,14 @@ impl EcmpHash {
 }
 
 impl Cli {
+    /// The file that keeps what the API server said last; `None` for none.
+    #[must_use]
+    pub fn cache_file(&self) -> Option<PathBuf> {
+        let path = self.cache_file.clone();
+        let path = path.unwrap_or_else(|| self.run_dir.join("cluster.json"));
+        Some(path).filter(|path| !path.as_os_str().is_empty() && self.config_dir.is_none())
+    }
+
     /// The kind of nexthop groups that routes are to point at; `None` for none.
     #[must_use]
     pub fn group_kind(&self) -> Option<GroupKind> {

@@ -10,6 +10,7 @@ use resources::yaml::{self, Parsed};
 use resources::{Index, Kind, Problem, Severity, index};
 use tracing::{error, info, warn};
 
+use crate::memory::Memory;
 use crate::source::Snapshot;
 
 /// Why there is no plan.
@@ -44,6 +45,12 @@ pub struct Configuration {
     /// What the API server has not told yet, and what is wrong with asking it.
     outstanding: Vec<String>,
     faults: Vec<String>,
+    /// What the API server said to an agent before this one; in force until it has told this one all.
+    recalled: Option<Memory>,
+    /// It has.
+    told: bool,
+    /// Objects are others than they were.
+    changed: bool,
     /// Problems that were logged already: each is logged once, for as long as it lasts.
     logged: Vec<Problem>,
 }
@@ -59,6 +66,9 @@ impl Configuration {
             unreadable: None,
             outstanding: Vec::new(),
             faults: Vec::new(),
+            recalled: None,
+            told: false,
+            changed: false,
             logged: Vec::new(),
         }
     }
@@ -91,14 +101,44 @@ impl Configuration {
     /// The API server's objects have changed so.
     pub fn receive(&mut self, changes: Vec<Change>) {
         for change in changes {
-            match change {
+            self.changed |= match change {
                 Change::Applied(Received::Read(object)) => self.index.apply(*object),
                 Change::Applied(Received::Raw(kind, json)) => self.index.receive(kind, &json),
                 Change::Deleted(object) => self.index.delete(object.kind, &object.name),
                 Change::Forgotten(kind) => self.index.forget(kind),
             };
         }
-        let state = self.index.state();
+        self.count();
+    }
+
+    /// Brings into force what the API server said to an earlier agent, unless it has told this one all.
+    pub fn recall(&mut self, memory: Memory) {
+        if !self.told {
+            self.recalled = Some(memory);
+            self.count();
+        }
+    }
+
+    /// The API server has told all once.
+    #[must_use]
+    pub fn is_told(&self) -> bool {
+        self.told
+    }
+
+    /// The API server's objects, and whether they are others than when this was last called.
+    pub fn objects(&mut self) -> (&Index, bool) {
+        let changed = std::mem::take(&mut self.changed);
+        (&self.index, changed)
+    }
+
+    /// The objects in force.
+    fn in_force(&self) -> &Index {
+        let recalled = self.recalled.as_ref();
+        recalled.map_or(&self.index, |memory| &memory.index)
+    }
+
+    fn count(&mut self) {
+        let state = self.in_force().state();
         let counts = [
             (Kind::BgpConfiguration, state.configurations.len()),
             (Kind::BgpFilter, state.filters.len()),
@@ -114,6 +154,12 @@ impl Configuration {
     /// What the API server has not told yet, and what is wrong with asking it.
     pub fn set_reading(&mut self, outstanding: Vec<String>, faults: Vec<String>) {
         (self.outstanding, self.faults) = (outstanding, faults);
+        if self.outstanding.is_empty() && !std::mem::replace(&mut self.told, true) {
+            if let Some(memory) = self.recalled.take() {
+                info!(written = %memory.written, "the API server has told all: its words replace those that were kept");
+            }
+            self.count();
+        }
     }
 
     /// What is to be asked the API server for beside what always is.
@@ -131,11 +177,17 @@ impl Configuration {
     /// # Errors
     /// Too little is known of it.
     pub fn plan(&self, blocks: &Result<Vec<IpNet>, String>) -> Result<NodePlan, NoPlan> {
-        if !self.outstanding.is_empty() {
+        if self.recalled.is_none() && !self.outstanding.is_empty() {
             return Err(NoPlan::Outstanding(self.outstanding.join(", ")));
         }
-        let known = blocks.as_deref().unwrap_or_default();
-        let mut plan = node::plan_with_blocks(self.index.state(), &self.node, known)?;
+        let kept = self.recalled.as_ref().map(|memory| &memory.blocks);
+        let blocks = match (blocks, kept) {
+            (Err(_), Some(kept)) => Ok(kept),
+            (blocks, _) => blocks.as_ref(),
+        };
+        let known = blocks.map_or(&[][..], Vec::as_slice);
+        let state = self.in_force().state();
+        let mut plan = node::plan_with_blocks(state, &self.node, known)?;
         if let Err(reason) = blocks {
             return Err(PlanError::BlocksUnknown(reason.clone()).into());
         }
@@ -145,7 +197,7 @@ impl Configuration {
 
     /// Nothing that the source means to say is known to be missing.
     fn is_complete(&self) -> bool {
-        let problems = self.index.problems();
+        let problems = self.in_force().problems();
         let broken = |problem: &Problem| problem.severity == Severity::Error;
         self.unreadable.is_none() && !problems.iter().any(broken)
     }
@@ -159,11 +211,12 @@ impl Configuration {
     /// Everything that is wrong: with the files, and with what they ask of this node.
     #[must_use]
     pub fn problems(&self, plan: &Result<NodePlan, NoPlan>) -> Vec<Problem> {
-        let mut problems = self.index.problems();
+        let mut problems = self.in_force().problems();
         problems.extend(self.unreadable.clone());
+        problems.extend(self.recalled.as_ref().map(|memory| self.kept(memory)));
         let fault = |fault: &String| Problem {
             // What is in force stays in force while nobody can be asked for more.
-            severity: match self.outstanding.is_empty() {
+            severity: match self.outstanding.is_empty() || self.recalled.is_some() {
                 true => Severity::Warning,
                 false => Severity::Error,
             },
@@ -183,6 +236,23 @@ impl Configuration {
         }
         problems.sort();
         problems
+    }
+
+    /// What is in force though nobody has said it to this agent.
+    fn kept(&self, memory: &Memory) -> Problem {
+        let outstanding = match self.outstanding.is_empty() {
+            true => "everything".to_owned(),
+            false => format!("all of: {}", self.outstanding.join(", ")),
+        };
+        let message = format!(
+            "the configuration of {:.0} is in force, which {} has kept: waiting for the API server to tell {outstanding}",
+            memory.written,
+            memory.path.display(),
+        );
+        Problem {
+            severity: Severity::Warning,
+            ..whole_source(index::KUBERNETES, message)
+        }
     }
 
     /// Logs what has become wrong since the last call, and what no longer is.
@@ -213,7 +283,7 @@ impl Configuration {
     /// Fills in where the object that a problem is about came from.
     fn locate(&self, mut problem: Problem) -> Problem {
         if let Some(object) = &problem.object
-            && let Some((source, line)) = self.index.origin(object.kind, &object.name)
+            && let Some((source, line)) = self.in_force().origin(object.kind, &object.name)
         {
             problem.source = source.to_owned();
             problem.line = line;

@@ -4,14 +4,13 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context as _;
 use api::{ConfigFile, ConfigStatus};
 use ipnet::IpNet;
-use netlink::sysctl;
 use node::{Handover, NodePlan};
 use resources::{Problem, Severity};
 use tokio::signal::unix::{SignalKind, signal};
@@ -23,9 +22,10 @@ use crate::cli::Cli;
 use crate::config::Configuration;
 use crate::fib::{self, Fib};
 use crate::firewall::Firewall;
+use crate::memory::{Keeper, Memory};
 use crate::origin::{News, Origin};
 use crate::pods::{self, Endpoint, EndpointSink, PodsConfig, PodsHandle};
-use crate::{health, metrics, report, server};
+use crate::{health, memory, metrics, parameters, report, server};
 
 /// How long until a port that was taken is tried again.
 const LISTEN_RETRY: Duration = Duration::from_secs(10);
@@ -33,6 +33,8 @@ const LISTEN_RETRY: Duration = Duration::from_secs(10);
 const HANDOVER_LOOK: Duration = Duration::from_secs(1);
 /// The MTU of pods while that of the node's uplink is unknown: Ethernet's.
 const DEFAULT_MTU: u32 = 1500;
+/// How long the API server may take to tell all before what it said to an earlier agent comes into force.
+const RECALL: Duration = Duration::from_secs(5);
 /// How long threads may take to end before the process ends without them.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -167,14 +169,10 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
     let _alone = alone()?;
     std::fs::create_dir_all(&cli.run_dir)
         .with_context(|| format!("can't make {}", cli.run_dir.display()))?;
-    match sysctl::enable_ipv4_forwarding(&cli.sysctl_dir) {
-        Ok(true) => info!("switched net.ipv4.ip_forward on"),
-        Ok(false) => {}
-        Err(error) => warn!("pods can't be routed to: {error}"),
-    }
+    parameters::forward_ipv4(&cli);
 
     let origin = Origin::new(&cli).await?;
-    multipath(&cli);
+    parameters::multipath(&cli);
     let (fib, inherited, fib_thread) = fib::spawn(cli.group_kind())?;
     if inherited.routes > 0 {
         info!(
@@ -208,8 +206,11 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         tokio::spawn(report::run(agent.clone(), reporter, own));
     }
 
+    let (memory, keeper) = memory::open(&cli);
     let mut control = Control {
         origin,
+        memory,
+        keeper,
         configuration: Configuration::new(cli.node_name),
         sysctls: cli.sysctl_dir,
         restarting: inherited.routes > 0,
@@ -293,6 +294,10 @@ async fn start_blocks(
 
 struct Control {
     origin: Origin,
+    /// What the API server said to an earlier agent, until that is of use or no more.
+    memory: Option<Memory>,
+    /// Keeps what it says to this one.
+    keeper: Option<Keeper>,
     configuration: Configuration,
     /// Where kernel parameters can be written.
     sysctls: PathBuf,
@@ -317,6 +322,14 @@ impl Control {
             Some(_) => LISTEN_RETRY,
             None if self.handover.is_under_way() => HANDOVER_LOOK,
             None => Duration::MAX,
+        };
+        let recall = match self.memory {
+            Some(_) => RECALL.saturating_sub(self.agent.started_at.elapsed()),
+            None => Duration::MAX,
+        };
+        let again = match &self.keeper {
+            Some(keeper) => again.min(keeper.wait()).min(recall),
+            None => again,
         };
         tokio::select! {
             news = self.origin.changed() => match news {
@@ -356,7 +369,19 @@ impl Control {
         self.apply().await;
     }
 
+    /// What the API server said to an earlier agent has its time: from when this one has waited, until it has told all.
+    fn recall(&mut self) {
+        if self.configuration.is_told() {
+            self.memory = None;
+        } else if self.agent.started_at.elapsed() >= RECALL
+            && let Some(memory) = self.memory.take()
+        {
+            self.configuration.recall(memory);
+        }
+    }
+
     async fn apply(&mut self) {
+        self.recall();
         let held = self.blocks.borrow_and_update().clone();
         let mut planned = self.configuration.plan(&held.blocks);
         if let Ok(plan) = &mut planned {
@@ -371,7 +396,7 @@ impl Control {
             Ok(plan) => {
                 let plan = Arc::new(plan.clone());
                 self.announce(&plan);
-                forward_ipv6(&plan, &self.sysctls);
+                parameters::forward_ipv6(&plan, &self.sysctls);
                 self.set_firewall(&plan);
                 self.agent.fib.set_plan(Arc::clone(&plan)).await;
                 self.agent.blocks.set_plan(&plan.addressing);
@@ -382,7 +407,9 @@ impl Control {
         };
         if let Some(plan) = &plan {
             self.steer_speaker(plan).await;
-            self.agent.blocks.in_force(&plan.pod_cidrs);
+            if self.keep(&held, planned.is_ok()).await {
+                self.agent.blocks.in_force(&plan.pod_cidrs);
+            }
         }
         let mut problems = self.configuration.problems(&planned);
         problems.extend(self.listen_error.clone().map(listen_problem));
@@ -406,6 +433,23 @@ impl Control {
             bgp,
             speaker_error: self.listen_error.clone(),
         });
+    }
+
+    /// Keeps what the plan was made of, where the API server has said it. Whether blocks that are not in the plan may go
+    /// back: the file must not have them then.
+    async fn keep(&mut self, held: &blocks::State, planned: bool) -> bool {
+        let Some(keeper) = &mut self.keeper else {
+            return true;
+        };
+        let told = self.configuration.is_told();
+        if let (Ok(blocks), true) = (&held.blocks, told && planned) {
+            let (objects, changed) = self.configuration.objects();
+            if changed {
+                keeper.changed();
+            }
+            keeper.keep(objects, blocks).await;
+        }
+        told
     }
 
     /// Peers whose sessions are up and have told all their routes; asked for only while that matters.
@@ -482,37 +526,6 @@ impl Control {
             }
             Err(error) => self.listen_error = Some(error.to_string()),
         }
-    }
-}
-
-/// What the operator wants of the kernel's choice among equal next hops.
-fn multipath(cli: &Cli) {
-    let mut wanted = Vec::new();
-    if cli.nexthop_compat_off {
-        wanted.push(("net.ipv4.nexthop_compat_mode", "0"));
-    }
-    if let Some(hash) = cli.ecmp_hash {
-        wanted.push(("net.ipv4.fib_multipath_hash_policy", hash.policy()));
-        wanted.push(("net.ipv6.fib_multipath_hash_policy", hash.policy()));
-    }
-    for (name, value) in wanted {
-        match sysctl::set_in(&cli.sysctl_dir, name, value) {
-            Ok(true) => info!("set {name} to {value}"),
-            Ok(false) => {}
-            Err(error) => warn!("{error}"),
-        }
-    }
-}
-
-/// A node without IPv6 pods is left as it is: a router ignores the advertisements from which it may have its own address.
-fn forward_ipv6(plan: &NodePlan, sysctls: &Path) {
-    if !plan.pod_cidrs.iter().any(|cidr| cidr.addr().is_ipv6()) {
-        return;
-    }
-    match sysctl::enable_ipv6_forwarding(sysctls) {
-        Ok(true) => info!("switched net.ipv6.conf.all.forwarding on"),
-        Ok(false) => {}
-        Err(error) => warn!("pods can't be routed to over IPv6: {error}"),
     }
 }
 

@@ -6,8 +6,10 @@
 //! | [`origin`] | where objects come from: a directory or the Kubernetes API |
 //! | [`source`] | the directory of YAML files |
 //! | [`config`] | what they say, what is wrong with them, and the plan that follows |
+//! | [`memory`] | what the API server said last, for an agent that starts without it |
 //! | [`blocks`] | the thread that takes blocks of pools and gives them back |
 //! | [`control`] | the main loop: new plans go to the speaker, to the dataplane and to the pods |
+//! | `parameters` | kernel parameters |
 //! | [`fib`] | the dataplane thread, the one writer of our routes |
 //! | [`firewall`] | the thread that keeps our nftables table |
 //! | [`pods`] | the threads that answer the CNI plugin |
@@ -29,8 +31,10 @@ pub mod fib;
 pub mod firewall;
 pub mod health;
 pub mod logging;
+pub mod memory;
 pub mod metrics;
 pub mod origin;
+mod parameters;
 pub mod pods;
 mod report;
 pub mod server;

@@ -122,6 +122,13 @@ impl Index {
         &self.state
     }
 
+    /// The good objects that came over the API.
+    pub fn received(&self) -> impl Iterator<Item = &Object> {
+        let source = self.sources.get(KUBERNETES).into_iter();
+        let held = source.flat_map(|source| source.objects.values());
+        held.filter_map(|held| held.good.as_ref())
+    }
+
     /// An object is new or has changed. Returns whether the state changed.
     pub fn apply(&mut self, object: Object) -> bool {
         let reference = object.reference();

@@ -12,6 +12,7 @@
 //! | [`node_status`] | `NodeStatus`, which agents write |
 //! | [`secret`] | what we use of Kubernetes' `v1` Secret: passwords |
 //! | [`by_label`] | tables by a node's label: a row for each rack |
+//! | `document` | objects to documents again |
 //! | [`values`] | AS numbers, durations, peer addresses: what fields hold |
 //! | [`selector`] | label selectors, in Kubernetes' syntax and in Calico's |
 //! | [`yaml`] | files to objects; every fault with its line and what would be right |
@@ -27,6 +28,7 @@ pub mod bgp_configuration;
 pub mod bgp_filter;
 pub mod bgp_peer;
 pub mod by_label;
+mod document;
 mod fault;
 pub mod filter_rule;
 pub mod index;

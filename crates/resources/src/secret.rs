@@ -53,6 +53,21 @@ impl Secret {
         keys.map(String::as_str)
     }
 
+    /// With its values: they show here and nowhere else.
+    pub(crate) fn document(&self) -> serde_json::Value {
+        let plain = |values: &BTreeMap<String, Text>| -> BTreeMap<String, String> {
+            let values = values.iter();
+            values
+                .map(|(key, Text(text))| (key.clone(), text.clone()))
+                .collect()
+        };
+        serde_json::json!({
+            "metadata": self.metadata,
+            "data": plain(&self.data),
+            "stringData": plain(&self.string_data),
+        })
+    }
+
     pub(crate) fn validate(&self, faults: &mut Vec<Fault>) {
         for (key, Text(text)) in &self.data {
             if BASE64_STANDARD.decode(text.trim()).is_err() {

@@ -24,7 +24,7 @@ pub const COMMUNITIES: &str = "margay.dev/communities";
 pub const EXCLUDE_NODE: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 
 /// Label of an EndpointSlice: its Service's name.
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
+pub(crate) const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// A Service, as far as its addresses go.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

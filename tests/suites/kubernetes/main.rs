@@ -5,6 +5,7 @@ mod blocks;
 mod cluster;
 mod definitions;
 mod harness;
+mod outage;
 mod race;
 mod release;
 mod selected;
@@ -27,7 +28,7 @@ const THREADS: usize = 2;
 /// A test: it gets a prefix for the names of what it makes.
 type Test = fn(&str) -> Result<()>;
 
-const TESTS: [(&str, Test); 14] = [
+const TESTS: [(&str, Test); 15] = [
     ("the_api_server_asks_who_one_is", harness::rbac),
     (
         "objects_are_judged_with_words_that_help",
@@ -40,6 +41,16 @@ const TESTS: [(&str, Test); 14] = [
     ("an_absent_api_server_changes_nothing", |prefix| {
         Cluster::with(mesh(prefix), agents::absence)
     }),
+    (
+        "an_agent_that_starts_without_the_api_server_knows_what_it_said",
+        |prefix| {
+            let shape = Shape {
+                tor: Some(Kind::best()),
+                ..mesh(prefix)
+            };
+            Cluster::with(shape, outage::start)
+        },
+    ),
     ("blocks_are_objects", |prefix| {
         Cluster::with(mesh(prefix), blocks::lifecycle)
     }),
