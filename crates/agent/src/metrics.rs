@@ -186,6 +186,11 @@ fn sessions(page: &Page, peers: &[PeerStatus]) -> prometheus::Result<()> {
         "Prefixes by peer and family: received from it, accepted of those, advertised to it.",
         &["peer", "family", "direction"],
     )?;
+    let limits = page.gauge(
+        "margay_bgp_prefix_limit",
+        "How many prefixes of a family a peer may announce before its session is ended.",
+        &["peer", "family"],
+    )?;
     let flaps = page.counter(
         "margay_bgp_session_flaps_total",
         "How often an established session was lost.",
@@ -215,6 +220,11 @@ fn sessions(page: &Page, peers: &[PeerStatus]) -> prometheus::Result<()> {
                 prefixes
                     .with_label_values(&[&peer, &name, direction])
                     .set(count as f64);
+            }
+            if let Some(limit) = family.limit {
+                limits
+                    .with_label_values(&[&peer, &name])
+                    .set(f64::from(limit));
             }
         }
         let counters = &status.counters;
@@ -259,6 +269,16 @@ fn dataplane(page: &Page, numbers: &Numbers) -> prometheus::Result<()> {
             (vec!["unreachable"], unreachable as f64),
         ],
     )?;
+    let tunnels = page.gauge(
+        "margay_tunnel_up",
+        "1 while packets may be sent through the tunnel device; 0 also while it opens or leaves.",
+        &["device"],
+    )?;
+    for tunnel in &numbers.tunnels {
+        tunnels
+            .with_label_values(&[tunnel.kind.device()])
+            .set(f64::from(u8::from(tunnel.open)));
+    }
     let operations = page.counter(
         "margay_netlink_operations_total",
         "Changes to the kernel's routes, neighbours and (`group_*`) nexthop objects by outcome; `lost` counts what others took away.",

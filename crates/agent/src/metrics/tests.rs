@@ -7,6 +7,7 @@ use bgp_wire::Family;
 use dataplane::Summary;
 
 use super::*;
+use crate::fib::DeviceStatus;
 
 fn peer() -> PeerStatus {
     PeerStatus {
@@ -23,7 +24,7 @@ fn peer() -> PeerStatus {
         halt: None,
         password: false,
         families: vec![FamilyStatus {
-            limit: None,
+            limit: Some(1000),
             family: Family::IPV4_UNICAST,
             received: 5,
             accepted: 3,
@@ -61,6 +62,13 @@ fn scraped() -> Scraped {
         numbers: Numbers {
             paths_synced: true,
             idle: true,
+            tunnels: vec![DeviceStatus {
+                kind: dataplane::TunnelKind::Ipip,
+                wanted: None,
+                present: true,
+                open: true,
+                trouble: None,
+            }],
             ..Numbers::default()
         },
         endpoints: 3,
@@ -166,6 +174,8 @@ fn values_stand_in_the_text_form() {
         "margay_config_problems{severity=\"warning\"} 1",
         "margay_endpoints_vanished_total 2",
         "margay_synced 1",
+        "margay_bgp_prefix_limit{family=\"ipv4-unicast\",peer=\"192.0.2.1\"} 1000",
+        "margay_tunnel_up{device=\"margay-ipip\"} 1",
         "margay_cni_request_seconds_bucket{command=\"ADD\",le=\"1\"} 10",
         "margay_cni_request_seconds_bucket{command=\"ADD\",le=\"+Inf\"} 11",
         "margay_cni_request_seconds_count{command=\"ADD\"} 11",
