@@ -79,7 +79,7 @@ pub struct Cli {
     pub run_dir: PathBuf,
 
     /// File that keeps what the API server said last, passwords too, for an agent that starts while it can't be reached:
-    /// `cluster.json` among the sockets unless given. Empty: none is kept.
+    /// `cluster.json` among the sockets unless given. `none`: none is kept.
     #[arg(long, env = "MARGAY_CACHE_FILE", value_name = "FILE")]
     pub cache_file: Option<PathBuf>,
 
@@ -218,7 +218,7 @@ impl Cli {
     pub fn cache_file(&self) -> Option<PathBuf> {
         let path = self.cache_file.clone();
         let path = path.unwrap_or_else(|| self.run_dir.join("cluster.json"));
-        Some(path).filter(|path| !path.as_os_str().is_empty() && self.config_dir.is_none())
+        Some(path).filter(|path| path.as_os_str() != "none" && self.config_dir.is_none())
     }
 
     /// The kind of nexthop groups that routes are to point at; `None` for none.
@@ -244,6 +244,19 @@ mod tests {
     fn parse(arguments: &[&str]) -> Result<Cli, String> {
         let always = ["margayd", "--node-name", "a1", "--config-dir", "/nowhere"];
         Cli::try_parse_from(always.iter().chain(arguments)).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_copy_is_kept_beside_the_sockets_unless_told_otherwise() {
+        let file = |arguments: &[&str]| {
+            let always = ["margayd", "--node-name=a1", "--kubernetes"];
+            let cli = Cli::try_parse_from(always.iter().chain(arguments)).unwrap();
+            cli.cache_file()
+        };
+        assert_eq!(file(&[]), Some("/run/margay/cluster.json".into()));
+        assert_eq!(file(&["--cache-file=/x"]), Some("/x".into()));
+        assert_eq!(file(&["--cache-file=none"]), None);
+        assert_eq!(parse(&[]).unwrap().cache_file(), None);
     }
 
     #[test]
