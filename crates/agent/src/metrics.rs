@@ -188,7 +188,7 @@ fn sessions(page: &Page, peers: &[PeerStatus]) -> prometheus::Result<()> {
     )?;
     let limits = page.gauge(
         "margay_bgp_prefix_limit",
-        "How many prefixes of a family a peer may announce before its session is ended.",
+        "How many prefixes of a family a peer may announce.",
         &["peer", "family"],
     )?;
     let flaps = page.counter(
