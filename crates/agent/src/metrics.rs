@@ -248,10 +248,11 @@ fn dataplane(page: &Page, numbers: &Numbers) -> prometheus::Result<()> {
     let summary = numbers.summary;
     page.gauges(
         "margay_routes",
-        "Kernel routes of ours by state: ok, missing, wrong, foreign (somebody else's in the way), leftover, unresolved.",
+        "Kernel routes of ours by state: ok, shadowed (packets take somebody else's of a lower metric), missing, wrong, foreign (somebody else's in the way), leftover, unresolved.",
         &["state"],
         [
             (vec!["ok"], summary.ok as f64),
+            (vec!["shadowed"], summary.shadowed as f64),
             (vec!["missing"], summary.missing as f64),
             (vec!["wrong"], summary.wrong as f64),
             (vec!["foreign"], summary.foreign as f64),

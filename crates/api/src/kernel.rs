@@ -63,6 +63,8 @@ pub enum KernelRouteKind {
 pub enum KernelRouteState {
     /// It is there as it should be.
     Ok,
+    /// It is there, and somebody else's route of a lower metric takes its packets.
+    Shadowed,
     /// It should be there and isn't.
     Missing,
     /// It is there with another target.

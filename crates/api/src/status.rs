@@ -128,6 +128,9 @@ pub struct KernelStatus {
     pub desired: u64,
     /// Those of them that are.
     pub ok: u64,
+    /// Those that are, while packets take another program's route of a lower metric.
+    #[serde(default)]
+    pub shadowed: u64,
     /// Those that are not, though nobody else's route is in the way.
     pub missing: u64,
     /// Those that are there with other next hops.

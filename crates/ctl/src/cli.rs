@@ -24,7 +24,7 @@ Examples:
 Exit status:
   0  all is well
   1  something needs attention (status: anything listed there; bgp peers, bgp peer: a session is down; routes: a
-     route is missing, wrong, foreign or unresolved), or the agent refused the question
+     route is missing, wrong, foreign, shadowed or unresolved), or the agent refused the question
   2  the command line is wrong
   3  the agent can't be reached";
 
@@ -120,7 +120,7 @@ pub(crate) enum Command {
     Bgp(Bgp),
     /// The kernel's routes beside those that should be there
     #[command(
-        after_help = "Exit status: 1 when a route is missing, wrong, foreign or unresolved. One that is left over goes by itself."
+        after_help = "Exit status: 1 when a route is missing, wrong, foreign, shadowed or unresolved. One that is left over goes by itself."
     )]
     Routes,
     /// Which next hops are reached through a tunnel, and why

@@ -11,6 +11,7 @@
 //! | [`firewall`] | what our own nftables table is to do |
 //! | [`op`] | single changes to the kernel, and how they can fail |
 //! | [`mod@plan`] | all differences between two states at once |
+//! | [`rivals`] | routes of other programs for our prefixes |
 //! | [`reconciler`] | the same key by key, as changes come, with retries |
 //! | [`tunnel`] | tunnel devices: what they should be like, and the operations that make them so |
 //! | [`status`] | routes as an operator reads them |
@@ -27,6 +28,7 @@ pub mod op;
 mod pause;
 pub mod plan;
 pub mod reconciler;
+pub mod rivals;
 pub mod route;
 mod slots;
 pub mod status;
@@ -38,9 +40,10 @@ pub use firewall::Firewall;
 pub use link::{Impact, Link, LinkIndex, Links};
 pub use neighbour::{Neighbour, NeighbourKey};
 pub use nexthop::{Group, GroupKind, NexthopId, Object};
-pub use op::{Op, OpError};
+pub use op::{Op, OpError, protocol_name};
 pub use plan::plan;
 pub use reconciler::Reconciler;
+pub use rivals::{Rival, Rivals};
 pub use route::{FibRoute, NextHop, Route, RouteKey, RouteKind};
 pub use status::{Counters, RouteState, RouteStatus, Summary};
 pub use tunnel::{Tunnel, TunnelKind, TunnelOp, TunnelParameters};

@@ -1,7 +1,8 @@
 //! Keeps the kernel as it should be, one dirty key at a time.
 
+mod view;
+
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::time::Instant;
 
 use crate::groups::{Groups, Hops, delete_objects};
@@ -9,8 +10,7 @@ use crate::status::Counters;
 use crate::table::{Step, Table, View};
 use crate::{
     Event, FibRoute, GroupKind, LinkIndex, Neighbour, NeighbourKey, NexthopId, Object, ObjectEvent,
-    Op, OpError, ROUTE_PROTOCOL, Route, RouteAction, RouteEvent, RouteKey, RouteState, RouteStatus,
-    Summary, nexthop, status,
+    Op, OpError, ROUTE_PROTOCOL, Rivals, Route, RouteAction, RouteEvent, RouteKey, nexthop,
 };
 
 /// Holds what should be, what the kernel has, and which keys differ. Work and memory per change do not depend on how many
@@ -34,6 +34,9 @@ pub struct Reconciler {
     routes: Table<RouteKey, FibRoute>,
     neighbours: Table<NeighbourKey, Neighbour>,
     groups: Groups,
+    rivals: Rivals,
+    /// The metrics of the routes that were ever desired: two, or a few more.
+    metrics: BTreeSet<u32>,
     loaded: bool,
     counters: Counters,
 }
@@ -45,6 +48,8 @@ impl Reconciler {
             routes: Table::new(seed),
             neighbours: Table::new(seed),
             groups: Groups::new(seed),
+            rivals: Rivals::default(),
+            metrics: BTreeSet::new(),
             loaded: false,
             counters: Counters::default(),
         }
@@ -64,7 +69,12 @@ impl Reconciler {
     /// Says what should stand under a key, `None` for nothing. True when that is news.
     pub fn set_route(&mut self, key: RouteKey, route: Option<Route>) -> bool {
         let (key, route) = (key.normal(), route.map(Route::normal));
-        let group = self.routes.desired(&key).and_then(FibRoute::object);
+        let desired = self.routes.desired(&key);
+        let group = desired.and_then(FibRoute::object);
+        if route.is_some() && desired.is_none() {
+            self.rivals.wanted(&key);
+            self.metrics.insert(key.priority);
+        }
         match route {
             Some(route) if self.groups.suits(&route) => {
                 self.set_grouped(key, group, &route.next_hops)
@@ -194,11 +204,19 @@ impl Reconciler {
         }
         lost += self.neighbours.finish_load();
         self.counters.lost += lost as u64;
+        self.rivals.look_again();
         self.loaded = true;
     }
 
     /// Takes in an event. True when it means that the kernel removed routes of ours without a word: dump them again.
     pub fn handle(&mut self, event: &Event) -> bool {
+        if matches!(
+            event,
+            Event::Link(_) | Event::LinkRemoved(_) | Event::AddressRemoved(..)
+        ) {
+            // The kernel may have removed others' routes without a word.
+            self.rivals.look_again();
+        }
         match event {
             Event::Route(route) => self.handle_route(route),
             Event::Neighbour(key, neighbour) => {
@@ -270,6 +288,9 @@ impl Reconciler {
     fn handle_route(&mut self, event: &RouteEvent) {
         let key = event.key.normal();
         if event.protocol != ROUTE_PROTOCOL {
+            if self.wants(&key.prefix) {
+                self.rivals.look();
+            }
             match event.action {
                 RouteAction::Added => self.routes.foreign(key, Some(Some(event.protocol))),
                 RouteAction::Replaced => {
@@ -426,6 +447,9 @@ impl Reconciler {
             }
         };
         *counter += 1;
+        if matches!(result, Err(OpError::Foreign { .. })) {
+            self.rivals.look();
+        }
         match op {
             Op::AddRoute(key, route) | Op::ReplaceRoute(key, route) => {
                 self.routes.applied(*key, Some(route), result, now)
@@ -508,73 +532,5 @@ impl Reconciler {
         let through = |object: &Object| matches!(object, Object::Hop(hop) if hop.link == link);
         let mut hops = self.groups.hops.views();
         hops.any(|view| view.actual.is_some_and(through))
-    }
-
-    /// Whether the kernel has the route that is desired under this key.
-    pub fn is_installed(&self, key: RouteKey) -> bool {
-        self.route(key)
-            .is_some_and(|status| status.state == RouteState::Ok)
-    }
-
-    /// One route: desired beside actual.
-    pub fn route(&self, key: RouteKey) -> Option<RouteStatus> {
-        let key = key.normal();
-        match self.routes.view(key) {
-            Some(view) => Some(status::route(&view, &self.groups)),
-            None => status::pending(key, &self.groups),
-        }
-    }
-
-    /// All routes, desired beside actual, sorted.
-    pub fn routes(&self) -> Vec<RouteStatus> {
-        let views = self.routes.views();
-        let mut all: Vec<_> = views
-            .map(|view| status::route(&view, &self.groups))
-            .collect();
-        all.sort_unstable_by_key(|status| status.key);
-        all
-    }
-
-    /// The nexthop objects that the kernel has of ours, as far as we know, sorted.
-    pub fn objects(&self) -> Vec<(NexthopId, Object)> {
-        let tables = self.groups.hops.views().chain(self.groups.groups.views());
-        let mut all: Vec<_> = tables
-            .filter_map(|view| Some((view.key, view.actual?.clone())))
-            .collect();
-        all.sort_unstable_by_key(|(id, _)| *id);
-        all
-    }
-
-    /// The neighbour entries that should be and are not, with the last error; sorted.
-    pub fn missing_neighbours(&self) -> Vec<(LinkIndex, IpAddr, Option<String>)> {
-        let missing = self
-            .neighbours
-            .views()
-            .filter(|view| view.desired != view.actual && view.desired.is_some());
-        let mut missing: Vec<_> = missing
-            .map(|view| {
-                (
-                    view.key.link,
-                    view.key.address,
-                    status::reason(view.trouble),
-                )
-            })
-            .collect();
-        missing.sort_unstable();
-        missing
-    }
-
-    /// How many routes are in which state.
-    pub fn summary(&self) -> Summary {
-        let mut summary = Summary::default();
-        self.routes
-            .views()
-            .for_each(|view| summary.count(status::state(&view, &self.groups)));
-        summary
-    }
-
-    /// What was done since the start.
-    pub fn counters(&self) -> Counters {
-        self.counters
     }
 }

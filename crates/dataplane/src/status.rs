@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::groups::Groups;
 use crate::nexthop::NexthopId;
 use crate::table::{Trouble, View};
-use crate::{FibRoute, Object, Route, RouteKey};
+use crate::{FibRoute, Object, Rival, Rivals, Route, RouteKey};
 
 /// What was done since the start; each only grows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -42,6 +42,8 @@ pub struct RouteStatus {
     pub state: RouteState,
     /// Why it is not as it should be: the last failure, who holds the key, or that it is lost again and again.
     pub reason: Option<String>,
+    /// Another program's route for this prefix that shadows ours, or has its place.
+    pub rival: Option<Rival>,
     /// Failures in a row.
     pub failures: u32,
     /// The next attempt, if nothing happens before.
@@ -53,6 +55,8 @@ pub struct RouteStatus {
 pub enum RouteState {
     /// The kernel has what it should.
     Ok,
+    /// The kernel has it, and another program's route of a lower metric takes its packets.
+    Shadowed,
     /// The kernel does not have it.
     Missing,
     /// The kernel has another value under the key.
@@ -63,10 +67,19 @@ pub enum RouteState {
     Leftover,
 }
 
+impl RouteState {
+    /// The kernel has what it should, whether or not packets take it.
+    #[must_use]
+    pub fn is_installed(self) -> bool {
+        matches!(self, Self::Ok | Self::Shadowed)
+    }
+}
+
 impl fmt::Display for RouteState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Ok => "ok",
+            Self::Shadowed => "shadowed",
             Self::Missing => "missing",
             Self::Wrong => "wrong",
             Self::Foreign => "foreign",
@@ -80,6 +93,8 @@ impl fmt::Display for RouteState {
 pub struct Summary {
     /// [`RouteState::Ok`].
     pub ok: usize,
+    /// [`RouteState::Shadowed`].
+    pub shadowed: usize,
     /// [`RouteState::Missing`].
     pub missing: usize,
     /// [`RouteState::Wrong`].
@@ -94,6 +109,7 @@ impl Summary {
     pub(crate) fn count(&mut self, state: RouteState) {
         *match state {
             RouteState::Ok => &mut self.ok,
+            RouteState::Shadowed => &mut self.shadowed,
             RouteState::Missing => &mut self.missing,
             RouteState::Wrong => &mut self.wrong,
             RouteState::Foreign => &mut self.foreign,
@@ -102,13 +118,24 @@ impl Summary {
     }
 }
 
-pub(crate) fn route(view: &View<'_, RouteKey, FibRoute>, groups: &Groups) -> RouteStatus {
+pub(crate) fn route(
+    view: &View<'_, RouteKey, FibRoute>,
+    groups: &Groups,
+    rivals: &Rivals,
+) -> RouteStatus {
+    let state = state(view, groups, rivals);
+    let rival = rivals.of(&view.key.prefix).filter(|rival| match state {
+        RouteState::Shadowed => true,
+        RouteState::Foreign => rival.priority <= view.key.priority,
+        RouteState::Ok | RouteState::Missing | RouteState::Wrong | RouteState::Leftover => false,
+    });
     RouteStatus {
         key: view.key,
         desired: desired(view, groups),
         actual: actual(view, groups),
         object: view.actual.and_then(FibRoute::object),
-        state: state(view, groups),
+        state,
+        rival: rival.cloned(),
         reason: reason(view.trouble).or_else(|| objects_reason(view, groups)),
         failures: view.trouble.map_or(0, |trouble| trouble.failures),
         retry_at: view.trouble.and_then(|trouble| trouble.retry_at),
@@ -124,6 +151,7 @@ pub(crate) fn pending(key: RouteKey, groups: &Groups) -> Option<RouteStatus> {
         object: None,
         state: RouteState::Missing,
         reason: None,
+        rival: None,
         failures: 0,
         retry_at: None,
     })
@@ -146,7 +174,24 @@ fn actual(view: &View<'_, RouteKey, FibRoute>, groups: &Groups) -> Option<Route>
     }
 }
 
-pub(crate) fn state(view: &View<'_, RouteKey, FibRoute>, groups: &Groups) -> RouteState {
+pub(crate) fn state(
+    view: &View<'_, RouteKey, FibRoute>,
+    groups: &Groups,
+    rivals: &Rivals,
+) -> RouteState {
+    let state = compared(view, groups);
+    let shadowed = || {
+        rivals
+            .of(&view.key.prefix)
+            .is_some_and(|it| it.shadows(&view.key))
+    };
+    if state == RouteState::Ok && shadowed() {
+        return RouteState::Shadowed;
+    }
+    state
+}
+
+fn compared(view: &View<'_, RouteKey, FibRoute>, groups: &Groups) -> RouteState {
     let foreign = view
         .trouble
         .is_some_and(|trouble| trouble.holder().is_some());

@@ -22,6 +22,10 @@ mod tests;
 /// How long until the kernel's state is read again when that failed.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// How long from one look for others' routes in place of ours to the next at least, and how much of the time it may take.
+const RIVALS_PAUSE: Duration = Duration::from_secs(2);
+const RIVALS_SHARE: u32 = 100;
+
 /// See the module. It acts in the network namespace of the thread that opened it.
 #[derive(Debug)]
 pub struct Driver {
@@ -35,6 +39,8 @@ pub struct Driver {
     look_up: bool,
     /// The last dump failed: no other until then.
     not_before: Option<Instant>,
+    /// No look for others' routes in place of ours until then.
+    rivals_not_before: Instant,
 }
 
 /// What must be dumped, and why.
@@ -80,6 +86,7 @@ impl Driver {
             resync: Some(Resync::All),
             look_up: false,
             not_before: None,
+            rivals_not_before: now() + RIVALS_PAUSE,
         })
     }
 
@@ -108,7 +115,7 @@ impl Driver {
 
     /// Whether [`read`](Self::read) or [`write`](Self::write) have something to do though the descriptor is not readable.
     pub fn has_work(&self) -> bool {
-        self.dump_is_due() || self.reconciler.has_work()
+        self.dump_is_due() || self.reconciler.has_work() || self.look_is_due()
     }
 
     /// When to [`read`](Self::read) and [`write`](Self::write) again though nothing has happened, and why.
@@ -117,8 +124,11 @@ impl Driver {
             .not_before
             .filter(|_| self.resync.is_some() || self.look_up);
         let dump = dump.map(|at| (at, "another attempt to read the kernel's state"));
+        let look = self.reconciler.rivals().is_due();
+        let look = look.then_some((self.rivals_not_before, "a look for others' routes"));
         dump.into_iter()
             .chain(self.reconciler.poll_timeout())
+            .chain(look)
             .min_by_key(|(at, _)| *at)
     }
 
@@ -140,6 +150,7 @@ impl Driver {
                     "the kernel's events came faster than they were read; reading its whole state"
                 );
                 self.resync();
+                self.reconciler.look_for_rivals();
             }
         }
         for event in &seen.events {
@@ -159,7 +170,39 @@ impl Driver {
                 self.not_before = Some(now() + RETRY);
             })?;
         }
+        if self.look_is_due() && !self.reconciler.has_work() {
+            self.find_rivals()?;
+        }
         Ok(seen)
+    }
+
+    fn look_is_due(&self) -> bool {
+        self.reconciler.rivals().is_due() && self.rivals_not_before <= now()
+    }
+
+    /// Looks for routes of others for prefixes of ours. The kernel can't leave out the rest, of which there may be a million:
+    /// so it waits until there is nothing else to do, and the longer it takes, the longer until the next.
+    fn find_rivals(&mut self) -> Result<(), Error> {
+        let started = now();
+        let reconciler = &self.reconciler;
+        let all = kernel::dump_rivals(&mut self.socket, |prefix| reconciler.wants(prefix));
+        let pause = (started.elapsed() * RIVALS_SHARE).max(RIVALS_PAUSE);
+        self.rivals_not_before = now() + pause;
+        let (news, gone) = self.reconciler.rivals_mut().load(all?);
+        let name = |link| match self.links.links.get(&link) {
+            Some(link) => link.name.clone(),
+            None => format!("if{link}"),
+        };
+        for (prefix, rival) in news {
+            tracing::warn!(
+                "{prefix}: there is {}, in place of ours",
+                rival.describe(name)
+            );
+        }
+        for prefix in gone {
+            tracing::info!("{prefix}: nobody else has a route in place of ours any more");
+        }
+        Ok(())
     }
 
     /// A dump that is due anyway need not be asked for.

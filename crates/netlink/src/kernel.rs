@@ -8,8 +8,9 @@ use std::net::IpAddr;
 use dataplane::link::UnderlayRoute;
 use dataplane::{
     FibRoute, GroupKind, Links, Neighbour, NeighbourKey, NextHop, NexthopId, Object, Op, OpError,
-    ROUTE_PROTOCOL, Route, RouteKey, RouteKind,
+    ROUTE_PROTOCOL, Rival, Route, RouteKey, RouteKind,
 };
+use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
@@ -95,6 +96,37 @@ pub fn lookup_underlay(socket: &mut Socket, links: &Links) -> Result<Vec<Underla
     ways.sort_by_key(|route| (route.prefix, route.priority));
     ways.dedup_by_key(|route| (route.prefix, route.priority));
     Ok(ways)
+}
+
+/// The main table's routes that are not ours, for prefixes that `wants` names.
+///
+/// # Errors
+/// As [`Socket::dump`].
+pub fn dump_rivals(
+    socket: &mut Socket,
+    wants: impl Fn(&IpNet) -> bool,
+) -> Result<Vec<(IpNet, Rival)>, Error> {
+    let mut rivals = Vec::new();
+    for family in FAMILIES {
+        let query = encode::route_dump(family, MAIN, 0);
+        let routes = dump_or_nothing(socket, query, |all: &mut Vec<_>, reply| {
+            let theirs = decode::route_protocol(reply.payload) != Some(ROUTE_PROTOCOL);
+            if theirs && decode::destination(reply.payload).is_some_and(|it| wants(&it)) {
+                all.extend(decode::route(reply.payload));
+            }
+        })?;
+        for route in routes {
+            let route = written_out(socket, route);
+            let next_hops = route.route.map(|it| it.next_hops.to_vec());
+            let rival = Rival {
+                priority: route.key.priority,
+                protocol: route.protocol,
+                next_hops: next_hops.unwrap_or_default(),
+            };
+            rivals.push((route.key.prefix, rival));
+        }
+    }
+    Ok(rivals)
 }
 
 /// A route of the main table; one that drops packets has no next hops.

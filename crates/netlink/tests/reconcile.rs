@@ -49,6 +49,23 @@ impl Loop {
         }
     }
 
+    /// Reads until the driver has looked for others' routes, which it does now and then.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "between looks at a condition with a deadline"
+    )]
+    fn look(&mut self) {
+        self.settle();
+        for _ in 0..1000 {
+            if !self.driver.reconciler.rivals().is_due() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+            self.settle();
+        }
+        panic!("no look in 20 s");
+    }
+
     fn want(&mut self, prefix: &str, route: impl Into<Option<Route>>) {
         self.driver.reconciler.set_route(key(prefix), route.into());
     }
@@ -239,7 +256,7 @@ fn a_link_that_flaps_gets_its_routes_back() {
             it.state(prefix)
         );
     }
-    assert!(it.driver.poll_timeout().is_none());
+    assert!(it.driver.reconciler.poll_timeout().is_none());
 }
 
 #[test]
@@ -281,6 +298,88 @@ fn another_programs_route_keeps_its_place_until_it_goes() {
     assert_eq!(it.settle(), 2);
     assert_eq!(it.shown("10.3.0.0/16")[0]["type"], "blackhole");
     assert_eq!(it.state("2001:db8:3::/48").0, RouteState::Ok);
+}
+
+/// What packets take is what `ip route get` says.
+#[test]
+fn a_route_of_a_lower_metric_is_named_until_it_goes() {
+    let mut it = Loop::new(Netns::with_uplink());
+    let link = it.ns.uplink();
+    let prefixes = ["10.3.0.0/16", "10.4.0.0/16", "2001:db8:3::/48"];
+    let ours = |prefix: &str| RouteKey::main(prefix.parse().unwrap(), 1024);
+    // One was there before ours.
+    let route = [
+        "route",
+        "add",
+        "10.3.0.0/16",
+        "via",
+        "192.0.2.9",
+        "metric",
+        "20",
+    ];
+    it.ns.ip(&[&route[..], &["proto", "static"]].concat());
+    // And some that are none of our business.
+    it.ns
+        .ip(&["route", "add", "10.5.0.0/16", "via", "192.0.2.9"]);
+    it.ns
+        .ip(&["route", "add", "10.4.1.0/24", "via", "192.0.2.9"]);
+    for prefix in prefixes {
+        let via = via(
+            if prefix.contains(':') {
+                "2001:db8::2"
+            } else {
+                "192.0.2.2"
+            },
+            link,
+        );
+        it.driver.reconciler.set_route(ours(prefix), Some(via));
+    }
+    it.look();
+    let state = |it: &Loop, prefix: &str| {
+        let status = it.driver.reconciler.route(ours(prefix)).unwrap();
+        let rival = status
+            .rival
+            .map(|it| (it.priority, it.protocol, it.next_hops[0].via));
+        (status.state, rival)
+    };
+    let theirs = Some((20, 4, Some([192, 0, 2, 9].into())));
+    assert_eq!(state(&it, prefixes[0]), (RouteState::Shadowed, theirs));
+    assert_eq!(state(&it, prefixes[1]), (RouteState::Ok, None));
+    assert_eq!(state(&it, prefixes[2]), (RouteState::Ok, None));
+    assert_eq!(it.driver.reconciler.summary().shadowed, 1);
+    let taken = it.ns.ip(&["route", "get", "10.3.0.1"]);
+    assert_eq!(taken[0]["gateway"], "192.0.2.9");
+
+    // Others come later, one of them for IPv6; one that is worse than ours changes nothing.
+    let route = [
+        "-6",
+        "route",
+        "add",
+        "2001:db8:3::/48",
+        "via",
+        "2001:db8::9",
+    ];
+    it.ns
+        .ip(&[&route[..], &["metric", "7", "proto", "bird"]].concat());
+    it.ns
+        .ip(&["route", "add", "blackhole", "10.4.0.0/16", "metric", "2000"]);
+    it.look();
+    assert_eq!(state(&it, prefixes[1]), (RouteState::Ok, None));
+    let theirs = Some((7, 12, Some("2001:db8::9".parse().unwrap())));
+    assert_eq!(state(&it, prefixes[2]), (RouteState::Shadowed, theirs));
+    let taken = it.ns.ip(&["-6", "route", "get", "2001:db8:3::1"]);
+    assert_eq!(taken[0]["gateway"], "2001:db8::9");
+
+    // Ours are where they were, and take the packets again once the others go.
+    it.ns.ip(&["route", "del", "10.3.0.0/16", "metric", "20"]);
+    it.ns
+        .ip(&["-6", "route", "del", "2001:db8:3::/48", "metric", "7"]);
+    it.look();
+    for prefix in prefixes {
+        assert_eq!(state(&it, prefix), (RouteState::Ok, None));
+    }
+    let taken = it.ns.ip(&["route", "get", "10.3.0.1"]);
+    assert_eq!(taken[0]["gateway"], "192.0.2.2");
 }
 
 #[test]

@@ -130,3 +130,42 @@ fn scrape(node: &Node) -> Result<String> {
         Ok(page)
     })
 }
+
+/// Somebody's route of a lower metric takes the packets of one of ours: whose it is, is said, also by an agent that comes
+/// later; and no more once it is gone.
+pub(crate) fn shadowed(dc: &mut DataCentre) -> Result<()> {
+    const PREFIX: &str = "10.244.12.0/24";
+    const GATEWAY: &str = "172.20.1.1";
+    dc.start()?;
+    dc.wait_routes(SESSION)?;
+    let node = dc.node("node-a1")?;
+    let route = [
+        "route", "add", PREFIX, "via", GATEWAY, "metric", "7", "proto", "static",
+    ];
+    oracle::ip(&node.namespace, &route)?;
+    let taken = oracle::ip(&node.namespace, &["route", "get", "10.244.12.1"])?;
+    same(&taken, &taken.contains(GATEWAY), &true)?;
+    let said = "a route of protocol static, metric 7, via 172.20.1.1 dev eth0";
+    let is_named = |node: &Node| {
+        wait::until("the other's route to be named", SESSION, || {
+            let routes = node.ctl_json(&["routes"])?;
+            let mut routes = routes["routes"].as_array().into_iter().flatten();
+            let route = routes.find(|route| route["prefix"] == PREFIX);
+            let route = route.context(PREFIX)?;
+            same("state", &route["state"].as_str(), &Some("shadowed"))?;
+            let error = route["error"].as_str().unwrap_or_default();
+            same(error, &error.contains(said), &true)
+        })
+    };
+    is_named(node)?;
+    node.agent()?.kill()?;
+    node.start()?;
+    node.wait_ready(SESSION)?;
+    is_named(node)?;
+    oracle::ip(&node.namespace, &["route", "del", PREFIX, "metric", "7"])?;
+    wait::until("all to be well", SESSION, || {
+        let kernel = &node.ctl_json(&["status"])?["kernel"];
+        same("shadowed", &kernel["shadowed"].as_u64(), &Some(0))?;
+        same("in place", &kernel["ok"], &kernel["desired"])
+    })
+}

@@ -63,6 +63,11 @@ fn main() -> ExitCode {
             rack.clone(),
             agent::changed_while_stopped,
         ),
+        Case::new(
+            "a_route_before_ours_is_named",
+            rack.clone(),
+            agent::shadowed,
+        ),
         Case::new("metrics", rack.clone(), agent::metrics),
         Case::new(
             "both_ends_dead_agent_first",

@@ -7,8 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use dataplane::{
-    GroupKind, LinkIndex, Links, Object, Op, RouteKey, RouteState, RouteStatus, TunnelKind,
-    TunnelOp,
+    GroupKind, LinkIndex, Links, Object, Op, RouteKey, RouteStatus, TunnelKind, TunnelOp,
 };
 use netlink::Driver;
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -207,10 +206,7 @@ impl Thread {
             let mut outcome = Ok(());
             for key in &waiting.keys {
                 match reconciler.route(*key) {
-                    Some(RouteStatus {
-                        state: RouteState::Ok,
-                        ..
-                    }) => {}
+                    Some(RouteStatus { state, .. }) if state.is_installed() => {}
                     Some(RouteStatus {
                         reason: Some(reason),
                         ..

@@ -97,8 +97,10 @@ pub fn status(
             .unwrap_or_default(),
         kernel: api::KernelStatus {
             synced: numbers.idle,
-            desired: (kernel.ok + kernel.missing + kernel.wrong + kernel.foreign) as u64,
+            desired: (kernel.ok + kernel.shadowed + kernel.missing + kernel.wrong + kernel.foreign)
+                as u64,
             ok: kernel.ok as u64,
+            shadowed: kernel.shadowed as u64,
             missing: kernel.missing as u64,
             wrong: kernel.wrong as u64,
             foreign: kernel.foreign as u64,
@@ -359,24 +361,37 @@ fn kernel_route(
         }),
         state: match status.state {
             RouteState::Ok => KernelRouteState::Ok,
+            RouteState::Shadowed => KernelRouteState::Shadowed,
             RouteState::Missing => KernelRouteState::Missing,
             RouteState::Wrong => KernelRouteState::Wrong,
             RouteState::Foreign => KernelRouteState::Foreign,
             RouteState::Leftover => KernelRouteState::Leftover,
         },
-        error: status.reason.clone(),
+        error: reason(status, &view.links),
         pod: pod.and_then(|endpoint| pod_name(endpoint)),
     }
+}
+
+/// Why a route is not as it should be, and whose stands before it or in its place.
+fn reason(status: &RouteStatus, links: &BTreeMap<LinkIndex, String>) -> Option<String> {
+    let rival = status.rival.as_ref();
+    let rival = rival.map(|rival| rival.describe(|link| link_name(link, links)));
+    match (rival, status.state) {
+        (Some(rival), RouteState::Shadowed) => Some(format!("packets take {rival}")),
+        (Some(rival), _) => Some(format!("{rival}, has this place")),
+        (None, _) => status.reason.clone(),
+    }
+}
+
+fn link_name(link: LinkIndex, links: &BTreeMap<LinkIndex, String>) -> String {
+    let name = links.get(&link);
+    name.map_or_else(|| format!("if{link}"), String::clone)
 }
 
 fn target(route: &Route, links: &BTreeMap<LinkIndex, String>) -> Target {
     let hops = route.next_hops.iter().map(|hop| Hop {
         via: hop.via,
-        dev: Some(
-            links
-                .get(&hop.link)
-                .map_or_else(|| format!("if{}", hop.link), String::clone),
-        ),
+        dev: Some(link_name(hop.link, links)),
     });
     Target {
         blackhole: route.kind == RouteKind::Blackhole,

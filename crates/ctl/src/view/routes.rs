@@ -8,10 +8,10 @@ use crate::text::optional;
 
 /// Whether everything is there that should be.
 pub(crate) fn is_well(routes: &KernelRoutes) -> bool {
-    use KernelRouteState::{Foreign, Leftover, Missing, Ok, Unresolved, Wrong};
+    use KernelRouteState::{Foreign, Leftover, Missing, Ok, Shadowed, Unresolved, Wrong};
     routes.routes.iter().all(|route| match route.state {
         Ok | Leftover => true,
-        Missing | Wrong | Foreign | Unresolved => false,
+        Shadowed | Missing | Wrong | Foreign | Unresolved => false,
     })
 }
 
@@ -71,6 +71,7 @@ fn kind(kind: KernelRouteKind) -> &'static str {
 fn state(state: KernelRouteState) -> (&'static str, Tone) {
     match state {
         KernelRouteState::Ok => ("ok", Tone::Good),
+        KernelRouteState::Shadowed => ("shadowed", Tone::Bad),
         KernelRouteState::Missing => ("missing", Tone::Bad),
         KernelRouteState::Wrong => ("wrong", Tone::Bad),
         KernelRouteState::Foreign => ("foreign", Tone::Uneasy),
@@ -103,6 +104,9 @@ fn reason(route: &KernelRoute) -> String {
     match (&route.error, route.state) {
         (Some(error), _) => error.clone(),
         (None, KernelRouteState::Foreign) => "somebody else's route stands in its place".to_owned(),
+        (None, KernelRouteState::Shadowed) => {
+            "packets take somebody else's route of a lower metric".to_owned()
+        }
         (None, KernelRouteState::Leftover) => {
             "ours, from before; goes once all peers have sent their routes".to_owned()
         }

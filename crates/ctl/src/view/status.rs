@@ -141,6 +141,7 @@ fn kernel(status: &Status, style: Style) -> String {
         ),
     }];
     for (number, what) in [
+        (kernel.shadowed, "shadowed"),
         (kernel.missing, "missing"),
         (kernel.wrong, "wrong"),
         (kernel.foreign, "foreign"),
@@ -241,11 +242,12 @@ fn of_this_node(status: &Status, style: Style) -> Vec<String> {
         lines.push(format!("{none}: {why}"));
     }
     let kernel = &status.kernel;
-    let astray = kernel.missing + kernel.wrong + kernel.foreign + kernel.unresolved;
+    let astray =
+        kernel.shadowed + kernel.missing + kernel.wrong + kernel.foreign + kernel.unresolved;
     if astray > 0 {
         let astray = count_is(astray, "route");
         lines.push(format!(
-            "{astray} not in place; which, and why: margayctl routes"
+            "{astray} not in use; which, and why: margayctl routes"
         ));
     }
     if let Some(error) = &kernel.last_error

@@ -91,7 +91,7 @@ fn status_names_what_needs_attention() {
           Sessions  1 of 5 established, 4 down
           Speaker   AS 64512, router id 192.0.2.10, port 179
           Routes    12 prefixes in 24 paths, 1 of them our own
-          Kernel    12 of 16 routes in place, 2 missing, 1 wrong, 1 foreign, 4 left over, 1 without a way to their next hop
+          Kernel    11 of 16 routes in place, 1 shadowed, 2 missing, 1 wrong, 1 foreign, 4 left over, 1 without a way to their next hop
           Waiting   for all routes of the peers; until then 4 left-over routes stay
           Pods      3 attached, from 10.244.1.0/24
           Config    /etc/margay: 8 objects from 2 files, 2 errors
@@ -101,7 +101,7 @@ fn status_names_what_needs_attention() {
           - peer 192.0.2.3 (mesh/n2) is Idle: it said: Cease/Administrative Shutdown: "rack move", 12s ago; next try in 2m10s
           - peer 192.0.2.4 (mesh/n2) is OpenSent: connected, agreeing on the session
           - peer 192.0.2.5 (mesh/n2) is Active: no connection so far; waiting for it to connect (passive)
-          - 5 routes are not in place; which, and why: margayctl routes
+          - 6 routes are not in use; which, and why: margayctl routes
           - the kernel refused 10.244.3.0/24: network is unreachable, 3s ago
           - error: b.yaml:12: BGPPeer/tor-b: spec.asNumber: AS 0 is reserved
           - error: b.yaml:1: not YAML: unclosed bracket '['
@@ -215,7 +215,8 @@ fn sick() -> Status {
     sick.kernel = KernelStatus {
         synced: false,
         desired: 16,
-        ok: 12,
+        ok: 11,
+        shadowed: 1,
         missing: 2,
         wrong: 1,
         foreign: 1,
