@@ -123,11 +123,18 @@ const SECRET: [Rule; 2] = [
     ),
 ];
 
-const POOL: [Rule; 1] = [(
-    "!isCIDR(self.cidr) || cidr(self.cidr).prefixLength() > 0",
-    "a pool of all addresses would let a peer take the default route: write your pods' own range",
-    ".cidr",
-)];
+const POOL: [Rule; 2] = [
+    (
+        "!isCIDR(self.cidr) || cidr(self.cidr).prefixLength() > 0",
+        "a pool of all addresses would let a peer take the default route: write your pods' own range",
+        ".cidr",
+    ),
+    (
+        "!has(self.allowedUses) || self.allowedUses.exists(it, it == 'Workload')",
+        "a pool is for pods: write `Workload` too, or remove the pool",
+        ".allowedUses",
+    ),
+];
 
 const BLOCK: [Rule; 2] = [
     (

@@ -6,7 +6,6 @@ use serde::de;
 
 /// Fields of Calico's kinds that have no counterpart here: whoever ports a file should read more than "unknown".
 const CALICO_FIELDS: &[&str] = &[
-    "allowedUses",
     "ignoredInterfaces",
     "interface",
     "localWorkloadPeeringIPV4",
@@ -14,7 +13,6 @@ const CALICO_FIELDS: &[&str] = &[
     "localWorkloadSelector",
     "logSeverityScreen",
     "programClusterRoutes",
-    "vxlanMode",
 ];
 
 /// What is wrong with one field. Also serde's error while a tree becomes a typed object.
@@ -121,6 +119,18 @@ impl de::Error for Fault {
     }
 
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
+        let hint = match (variant, expected) {
+            ("Always" | "CrossSubnet", ["Never"]) => {
+                "; there is no VXLAN here: write `Never`, and `ipipMode` for tunnels, or remove the field"
+            }
+            ("LoadBalancer", ["Workload", "Tunnel"]) => {
+                "; Services have their addresses from elsewhere: write `Workload`"
+            }
+            _ => "",
+        };
+        if !hint.is_empty() {
+            return Self::custom(format!("`{variant}` can't be had{hint}"));
+        }
         Self::custom(format!(
             "`{variant}` is unknown{}",
             instead(variant, expected)

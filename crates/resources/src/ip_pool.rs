@@ -53,6 +53,29 @@ pub struct IpPoolSpec {
     /// IPv6 in IPv6 (RFC 2473).
     #[serde(default, skip_serializing_if = "IpipMode::is_never")]
     pub ipip_mode: IpipMode,
+    /// Calico's other tunnel, of which only "never" can be had.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vxlan_mode: Option<VxlanMode>,
+    /// What Calico may use addresses of it for. Pods have to be among it; a permission to give addresses to tunnels is
+    /// none that is used here, where they have their nodes' own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowed_uses: Option<Vec<PoolUse>>,
+}
+
+/// When packets between nodes travel inside VXLAN (RFC 7348).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum VxlanMode {
+    /// Never.
+    Never,
+}
+
+/// What addresses of a pool may be used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum PoolUse {
+    /// Pods.
+    Workload,
+    /// Nodes' ends of tunnels.
+    Tunnel,
 }
 
 /// When packets between nodes travel inside packets of the nodes' own.
@@ -125,6 +148,14 @@ impl IpPoolSpec {
             let message = "a pool of all addresses would let a peer take the default route: write your pods' own range";
             faults.push(Fault::at("spec.cidr", message));
             return;
+        }
+        if let Some(uses) = &self.allowed_uses
+            && !uses.contains(&PoolUse::Workload)
+        {
+            faults.push(Fault::at(
+                "spec.allowedUses",
+                "a pool is for pods: write `Workload` too, or remove the pool",
+            ));
         }
         let Some(len) = self.block_size else {
             return;

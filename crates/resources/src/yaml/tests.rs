@@ -645,3 +645,55 @@ fn a_secret_shows_nothing_of_its_values() {
     assert_eq!(secret.value("c"), Some(b"hunter3".to_vec()));
     assert_eq!(secret.value("b"), None);
 }
+
+#[test]
+fn what_calico_writes_into_pools_is_taken_where_it_is_what_we_do() {
+    let pool = |fields: &str| {
+        format!(
+            "apiVersion: margay.dev/v1alpha1\nkind: IPPool\nmetadata: {{name: p}}\nspec:\n  cidr: 10.244.0.0/16\n{fields}"
+        )
+    };
+    for fields in [
+        "  vxlanMode: Never\n  ipipMode: Never\n  assignmentMode: Automatic\n",
+        "  allowedUses: [Workload]\n",
+        "  allowedUses: [Tunnel, Workload]\n",
+    ] {
+        let parsed = parse("a.yaml", &pool(fields));
+        assert!(parsed.problems.is_empty(), "{:?}", parsed.problems);
+        assert_eq!(parsed.objects.len(), 1, "{fields}");
+    }
+    for (fields, expected) in [
+        (
+            "  vxlanMode: Always\n",
+            expect![[r#"
+            a.yaml:6: IPPool/p: spec.vxlanMode: `Always` can't be had; there is no VXLAN here: write `Never`, and `ipipMode` for tunnels, or remove the field
+        "#]],
+        ),
+        (
+            "  vxlanMode: Sometimes\n",
+            expect![[r#"
+            a.yaml:6: IPPool/p: spec.vxlanMode: `Sometimes` is unknown; it may be `Never`
+        "#]],
+        ),
+        (
+            "  allowedUses: [Tunnel]\n",
+            expect![[r#"
+            a.yaml:6: IPPool/p: spec.allowedUses: a pool is for pods: write `Workload` too, or remove the pool
+        "#]],
+        ),
+        (
+            "  allowedUses: []\n",
+            expect![[r#"
+            a.yaml:6: IPPool/p: spec.allowedUses: a pool is for pods: write `Workload` too, or remove the pool
+        "#]],
+        ),
+        (
+            "  allowedUses: [Workload, LoadBalancer]\n",
+            expect![[r#"
+            a.yaml:6: IPPool/p: spec.allowedUses[1]: `LoadBalancer` can't be had; Services have their addresses from elsewhere: write `Workload`
+        "#]],
+        ),
+    ] {
+        check(&pool(fields), &expected);
+    }
+}
