@@ -91,6 +91,16 @@ pub struct Cli {
     #[arg(long, env = "MARGAY_HEALTH", value_name = "ADDR:PORT")]
     pub health: Option<SocketAddr>,
 
+    /// Seconds for which the node waits for the routes of its peers, from the speaker's start on: after that pods may come all
+    /// the same, and `/readyz` asks for one session only.
+    #[arg(
+        long,
+        env = "MARGAY_READY_TIMEOUT",
+        value_name = "SECONDS",
+        default_value_t = 120
+    )]
+    pub ready_timeout: u64,
+
     /// Where kernel parameters can be written: in a container, where the host's are mounted, for its own are read-only.
     #[arg(
         long,

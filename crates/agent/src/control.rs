@@ -25,6 +25,7 @@ use crate::firewall::Firewall;
 use crate::memory::{Keeper, Memory};
 use crate::origin::{News, Origin};
 use crate::pods::{self, Endpoint, EndpointSink, PodsConfig, PodsHandle};
+use crate::readiness::{Gate, Readiness};
 use crate::{health, memory, metrics, parameters, report, server};
 
 /// How long until a port that was taken is tried again.
@@ -57,6 +58,18 @@ pub struct Agent {
     pub blocks: Blocks,
     /// The configuration and what follows from it.
     pub state: watch::Receiver<State>,
+    /// Whether the node serves.
+    pub(crate) gate: Arc<Gate>,
+}
+
+impl Agent {
+    /// Whether pods may come.
+    #[expect(clippy::disallowed_methods, reason = "an edge: the agent's clock")]
+    pub(crate) fn readiness(&self, status: &api::Status, peers: &[api::Peer]) -> Readiness {
+        let plan = self.state.borrow().plan.clone();
+        let gives = plan.is_some_and(|plan| plan.addressing.gives());
+        self.gate.look(status, peers, gives, Instant::now())
+    }
 }
 
 /// The configuration in force, and what follows from it.
@@ -193,6 +206,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         pods,
         blocks,
         state,
+        gate: Arc::new(Gate::new(Duration::from_secs(cli.ready_timeout))),
     };
     tokio::spawn(server::serve(cli.run_dir.join("api.sock"), agent.clone())?);
     if let Some(address) = cli.metrics {

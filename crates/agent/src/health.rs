@@ -1,13 +1,11 @@
 //! Whether the agent lives, and whether it serves: for the kubelet's probes.
 //!
 //! It lives while its threads answer, whatever peers, configuration and API server do: a restart would mend none of them.
-//! It serves once pods can be attached, the speaker runs, and the routes of all peers that can be had are in the kernel. The last
-//! of these counts once: an update of all nodes goes no faster than their routes come back, and a ToR that fails later makes no
-//! node unready.
+//! It serves once pods can be attached, the speaker runs, and the routes of all peers are in the kernel; after a while one
+//! session is enough. That counts once: an update of all nodes goes no faster than their routes come back, and stops where
+//! agents get no session at all; a ToR that fails later makes no node unready.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -18,17 +16,11 @@ use tokio::net::TcpListener;
 use tracing::{error, info};
 
 use crate::control::{self, Agent};
+use crate::readiness::Readiness;
+use crate::server;
 
 /// How long a thread may take to answer. Each bounds its turns to far less.
 const PATIENCE: Duration = Duration::from_secs(5);
-
-/// What the probes look at.
-#[derive(Debug, Clone)]
-struct Health {
-    agent: Agent,
-    /// The routes were in place once.
-    arrived: Arc<AtomicBool>,
-}
 
 /// Listens at `address`. The future serves `/livez` and `/readyz` for ever.
 ///
@@ -41,14 +33,10 @@ pub async fn serve(
     let listener = TcpListener::bind(address)
         .await
         .with_context(|| format!("--health: can't listen at {address}"))?;
-    let health = Health {
-        agent,
-        arrived: Arc::default(),
-    };
     let routes = axum::Router::new()
         .route("/livez", get(live))
         .route("/readyz", get(ready))
-        .with_state(health);
+        .with_state(agent);
     info!(%address, "health");
     Ok(async move {
         if let Err(error) = axum::serve(listener, routes).await {
@@ -57,8 +45,7 @@ pub async fn serve(
     })
 }
 
-async fn live(State(health): State<Health>) -> (StatusCode, String) {
-    let agent = &health.agent;
+async fn live(State(agent): State<Agent>) -> (StatusCode, String) {
     let mut silent = Vec::new();
     if !matches!(
         tokio::time::timeout(PATIENCE, agent.fib.numbers()).await,
@@ -77,19 +64,17 @@ async fn live(State(health): State<Health>) -> (StatusCode, String) {
     answer(&silent)
 }
 
-async fn ready(State(health): State<Health>) -> (StatusCode, String) {
-    let numbers = tokio::time::timeout(PATIENCE, health.agent.fib.numbers()).await;
-    let numbers = numbers.ok().flatten();
-    let in_place = numbers.is_some_and(|numbers| numbers.paths_synced && numbers.idle);
-    if in_place {
-        health.arrived.store(true, Ordering::Relaxed);
-    }
-    let arrived = health.arrived.load(Ordering::Relaxed);
-    answer(&missing(&health.agent.state.borrow(), arrived))
+async fn ready(State(agent): State<Agent>) -> (StatusCode, String) {
+    let snapshot = tokio::time::timeout(PATIENCE, server::snapshot(&agent)).await;
+    let readiness = match snapshot {
+        Ok(Some((status, peers))) => agent.readiness(&status, &peers),
+        Ok(None) | Err(_) => Readiness::Unknown,
+    };
+    answer(&missing(&agent.state.borrow(), readiness))
 }
 
 /// Why the agent does not serve yet.
-fn missing(state: &control::State, arrived: bool) -> Vec<String> {
+fn missing(state: &control::State, readiness: Readiness) -> Vec<String> {
     let mut missing = Vec::new();
     match &state.plan {
         None => missing.push("the configuration does not say enough of this node yet".to_owned()),
@@ -107,8 +92,12 @@ fn missing(state: &control::State, arrived: bool) -> Vec<String> {
             reason.unwrap_or("it is starting")
         ));
     }
-    if !arrived {
-        missing.push("the routes of all peers are not in the kernel yet".to_owned());
+    match readiness {
+        Readiness::Served | Readiness::TimedOut { alone: false, .. } => {}
+        // What the others wait for is said above already.
+        Readiness::Waiting(_) if !missing.is_empty() => {}
+        Readiness::Waiting(reason) | Readiness::TimedOut { reason, .. } => missing.push(reason),
+        Readiness::Unknown => missing.push("the agent's threads do not answer yet".to_owned()),
     }
     missing
 }
@@ -134,15 +123,36 @@ fn answer(faults: &[String]) -> (StatusCode, String) {
 mod tests {
     use super::*;
 
+    fn asked(state: &control::State, readiness: Readiness) -> (StatusCode, String) {
+        answer(&missing(state, readiness))
+    }
+
     #[test]
     fn what_is_missing_is_named() {
         let state = control::State::default();
-        let (status, text) = answer(&missing(&state, false));
+        let (status, text) = asked(&state, Readiness::Unknown);
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
-        for word in ["of this node", "routes of all peers", "margayctl status"] {
+        for word in ["of this node", "threads", "margayctl status"] {
             assert!(text.contains(word), "{text}");
         }
         assert!(!text.contains("speaker"), "{text}");
         assert_eq!(answer(&[]), (StatusCode::OK, "ok\n".to_owned()));
+    }
+
+    /// Nothing else is missing: it is the peers that decide.
+    #[test]
+    fn a_session_is_enough_in_the_end_and_none_is_not() {
+        let said = |readiness| {
+            let mut missing = missing(&control::State::default(), readiness);
+            missing.remove(0);
+            missing
+        };
+        let over = |alone| Readiness::TimedOut {
+            reason: "192.0.2.1".to_owned(),
+            alone,
+        };
+        assert_eq!(said(Readiness::Served), [""; 0]);
+        assert_eq!(said(over(false)), [""; 0]);
+        assert_eq!(said(over(true)), ["192.0.2.1"]);
     }
 }

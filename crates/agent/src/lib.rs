@@ -14,6 +14,7 @@
 //! | [`firewall`] | the thread that keeps our nftables table |
 //! | [`pods`] | the threads that answer the CNI plugin |
 //! | [`server`] | the local API for `margayctl` |
+//! | `readiness` | whether the node serves, and whom it waits for |
 //! | `report` | the node's status, for the API server |
 //! | [`metrics`] | the same for Prometheus |
 //! | [`health`] | whether the agent lives and serves, for the kubelet's probes |
@@ -36,6 +37,7 @@ pub mod metrics;
 pub mod origin;
 mod parameters;
 pub mod pods;
+mod readiness;
 mod report;
 pub mod server;
 pub mod source;

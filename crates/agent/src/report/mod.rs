@@ -18,29 +18,13 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tracing::{info, warn};
 
 use crate::control::Agent;
+use crate::readiness::Readiness;
 use crate::server;
 
 /// How often the agent looks at itself.
 const LOOK: Duration = Duration::from_secs(1);
-/// How long pods are kept from a node whose routes are not all there. After that a node with some routes is better than
-/// one without pods.
-const LIMIT: Duration = Duration::from_secs(120);
 /// Events in one look. More than that is one thing that happened, and NodeStatus shows it.
 const EVENTS: usize = 5;
-
-/// Whether pods may come.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-enum Readiness {
-    /// Not yet, for this reason.
-    Waiting(String),
-    /// The routes are there.
-    Served,
-    /// They are not, and the time for that is over.
-    TimedOut(String),
-    /// Nothing is known yet.
-    #[default]
-    Unknown,
-}
 
 /// The task. It ends with the runtime.
 pub(crate) async fn run(agent: Agent, reporter: Reporter, own: watch::Receiver<Option<OwnNode>>) {
@@ -52,7 +36,6 @@ pub(crate) async fn run(agent: Agent, reporter: Reporter, own: watch::Receiver<O
         owner: None,
         pace: Pace::new(Instant::now(), fastrand::f64),
         readiness: Readiness::default(),
-        planned: None,
         sessions: None,
         fault: None,
     };
@@ -73,8 +56,6 @@ struct Task {
     owner: Option<String>,
     pace: Pace,
     readiness: Readiness,
-    /// Since when there is a plan.
-    planned: Option<Instant>,
     /// Peers with a session, at the last look.
     sessions: Option<Vec<(api::Peer, bool)>>,
     /// What was wrong with the last report: said once.
@@ -86,7 +67,7 @@ impl Task {
         let Some((status, peers)) = server::snapshot(&self.agent).await else {
             return;
         };
-        self.readiness = self.assess(&status, &peers);
+        self.readiness = self.agent.readiness(&status, &peers);
         let own = self.own.borrow().clone();
         let mut outcomes = Vec::new();
         if let Some(own) = &own {
@@ -135,54 +116,13 @@ impl Task {
         Some(outcome)
     }
 
-    /// Whether pods may come: they may for good once they could.
-    fn assess(&mut self, status: &api::Status, peers: &[api::Peer]) -> Readiness {
-        if matches!(self.readiness, Readiness::Served) {
-            return Readiness::Served;
-        }
-        // A block of a pool comes with the first pod.
-        let plan = self.agent.state.borrow().plan.clone();
-        let gives = plan.is_some_and(|plan| plan.addressing.gives());
-        let nowhere = status.pod_cidrs.is_empty() && !gives;
-        let reason = match &status.bgp {
-            _ if nowhere => {
-                "this node has no pod CIDR, and no IPPool gives addresses on it".to_owned()
-            }
-            None => "there is no BGP speaker".to_owned(),
-            Some(bgp) if bgp.peers > 0 && bgp.established == 0 => {
-                format!(
-                    "no session is up: {}",
-                    view::down(peers).unwrap_or_default()
-                )
-            }
-            Some(bgp) if !bgp.synced => {
-                format!(
-                    "not all routes are known: {}",
-                    view::down(peers).unwrap_or_default()
-                )
-            }
-            Some(_) if !status.kernel.synced => "routes wait for the kernel".to_owned(),
-            Some(_) => return Readiness::Served,
-        };
-        if nowhere || status.bgp.is_none() {
-            return Readiness::Waiting(reason);
-        }
-        let planned = *self.planned.get_or_insert_with(Instant::now);
-        match planned.elapsed() < LIMIT {
-            true => Readiness::Waiting(reason),
-            false => Readiness::TimedOut(reason),
-        }
-    }
-
     /// Opens the node to pods, as long as it says that it is closed.
     async fn let_pods_in(&self, own: &OwnNode) -> Vec<Result<(), Fault>> {
         let message = match &self.readiness {
             Readiness::Served => "Routes to and from this node's pods are there".to_owned(),
-            Readiness::TimedOut(reason) => {
-                format!(
-                    "Not waiting any longer than {} s: {reason}",
-                    LIMIT.as_secs()
-                )
+            Readiness::TimedOut { reason, .. } => {
+                let limit = self.agent.gate.limit().as_secs();
+                format!("Not waiting any longer than {limit} s: {reason}")
             }
             Readiness::Waiting(_) | Readiness::Unknown => return Vec::new(),
         };
@@ -211,7 +151,9 @@ impl Task {
         peers: Vec<api::Peer>,
     ) -> Vec<Result<(), Fault>> {
         let up = |peer: &api::Peer| peer.state == SessionState::Established;
-        let configured = peers.into_iter().filter(|peer| peer.origin.contains('/'));
+        let configured = peers
+            .into_iter()
+            .filter(|peer| peer.origin.starts_with("BGPPeer/"));
         let new: Vec<_> = configured.map(|peer| (peer.clone(), up(&peer))).collect();
         let mut outcomes = Vec::new();
         for (old, was_up) in self.sessions.take().unwrap_or_default() {

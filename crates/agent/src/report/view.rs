@@ -3,7 +3,7 @@
 #[cfg(test)]
 mod tests;
 
-use api::{Direction, SessionState, Severity};
+use api::{SessionState, Severity};
 use cluster::pace::Difference;
 use jiff::Timestamp;
 use resources::NodeStatusStatus;
@@ -11,7 +11,7 @@ use resources::node_status::{
     RangeStatus, RouteStatus, SessionFault, SessionStatus, StatusCondition, Summary,
 };
 
-use super::Readiness;
+use crate::readiness::{Readiness, error, fault_text, is_up};
 
 /// Sessions that are listed. Beyond that the object would grow too large for what is written so often: those that are down
 /// come first.
@@ -68,12 +68,8 @@ pub(super) fn status(
     }
 }
 
-fn is_up(peer: &api::Peer) -> bool {
-    peer.state == SessionState::Established
-}
-
 /// The peers whose session is down.
-pub(super) fn down(peers: &[api::Peer]) -> Option<String> {
+fn down(peers: &[api::Peer]) -> Option<String> {
     let down: Vec<String> = peers
         .iter()
         .filter(|peer| !is_up(peer))
@@ -84,19 +80,6 @@ pub(super) fn down(peers: &[api::Peer]) -> Option<String> {
         ([], _) => None,
         (named, 0) => Some(named.join(", ")),
         (named, rest) => Some(format!("{} and {rest} more", named.join(", "))),
-    }
-}
-
-/// Why a session is down, or went down last.
-fn error(peer: &api::Peer) -> Option<&api::SessionError> {
-    peer.last_attempt.as_ref().or(peer.last_error.as_ref())
-}
-
-fn fault_text(error: &api::SessionError) -> String {
-    match error.direction {
-        Direction::Sent => format!("sent {}", error.message),
-        Direction::Received => format!("received {}", error.message),
-        Direction::Connection => error.message.clone(),
     }
 }
 
@@ -153,7 +136,7 @@ fn conditions(
     };
     let (ready, reason, message) = match readiness {
         Readiness::Served => (true, "Served", String::new()),
-        Readiness::TimedOut(why) => (true, "TimedOut", why.clone()),
+        Readiness::TimedOut { reason: why, .. } => (true, "TimedOut", why.clone()),
         Readiness::Waiting(why) => (false, "Waiting", why.clone()),
         Readiness::Unknown => (false, "Starting", String::new()),
     };
@@ -247,6 +230,12 @@ fn without_counts(status: &NodeStatusStatus) -> NodeStatusStatus {
     (status.pods, status.routes) = (0, RouteStatus::default());
     status.summary.routes.clear();
     status.ranges.iter_mut().for_each(|range| range.used = 0);
+    // It says where the sessions stand that are waited for.
+    for condition in &mut status.conditions {
+        if condition.kind == "Ready" {
+            condition.message.clear();
+        }
+    }
     for session in &mut status.sessions {
         (session.received, session.accepted, session.advertised) = (0, 0, 0);
         // A peer that is away is tried again and again, and passes through the states of RFC 4271 on the way.
