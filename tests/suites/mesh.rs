@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use lab::datacentre::{DataCentre, Node, Pod, Shape};
-use lab::probe::Pinger;
+use lab::probe::{Pinger, Stream};
 use lab::process::{self, Program};
 use lab::wait;
 use serde_json::Value;
@@ -29,8 +29,13 @@ fn main() -> ExitCode {
         dual_stack,
         both_families,
     );
+    let moving = Shape {
+        nodes: 3,
+        ..shape.clone()
+    };
     suite(vec![
         both.with("ip").with("ping"),
+        Case::new("a_node_gets_another_address", moving, readdressed).with("ip"),
         Case::new("every_node_peers_with_every_other", shape, full_mesh).with("ip"),
     ])
 }
@@ -96,6 +101,66 @@ fn ipv6_address(pod: &Pod) -> Result<String> {
         .and_then(|it| it.split_once('/'))
         .context("an IPv6 address")?;
     Ok(address.to_owned())
+}
+
+/// A node's address changes while pods talk: all go by the new one, its own agent too, and who has nothing to do with it notices
+/// nothing.
+fn readdressed(dc: &mut DataCentre) -> Result<()> {
+    const INTERVAL: Duration = Duration::from_millis(1);
+    const RANGE: &str = "10.244.12.0/24";
+    const NEW: &str = "172.20.1.112";
+    dc.start()?;
+    dc.wait_routes(SESSION)?;
+    let target = |name: &str| -> Result<_> {
+        let pod = dc.pods().find(|pod| pod.name.contains(name));
+        pod.context(name.to_owned())
+    };
+    let (first, moved, third) = (target("a1")?, target("a2")?, target("a3")?);
+    let bystanders = Stream::start(&first.namespace, third.address, INTERVAL)?;
+    let concerned = Stream::start(&first.namespace, moved.address, INTERVAL)?;
+    let node = dc.nodes().find(|node| node.name == "node-a2");
+    let node = node.context("node-a2")?;
+    // The kernel keeps an address when the first of its subnet goes.
+    node.namespace
+        .sysctl("ipv4/conf/eth0/promote_secondaries", "1")?;
+    let address = |verb: &str, address: &str| {
+        let subnet = format!("{address}/24");
+        oracle::ip(&node.namespace, &["address", verb, &subnet, "dev", "eth0"])
+    };
+    address("add", NEW)?;
+    for each in dc.nodes() {
+        let nodes = std::fs::read_to_string(each.config_folder().join("nodes.yaml"))?;
+        let old = format!("address: {}\n", node.address);
+        each.write_config(
+            "nodes.yaml",
+            &nodes.replace(&old, &format!("address: {NEW}\n")),
+        )?;
+    }
+    for each in dc.nodes().filter(|each| each.name != node.name) {
+        wait::until(&format!("{} to follow", each.name), SESSION, || {
+            let gateways = oracle::gateways(&each.namespace, RANGE)?;
+            same("gateways", &gateways, &[NEW.to_owned()].into())
+        })?;
+    }
+    address("del", &node.address.to_string())?;
+    wait::until("the sessions of the node", SESSION, || {
+        let peers = peers(node)?;
+        let up = |peer: &&api::Peer| peer.state == api::SessionState::Established;
+        same("sessions", &peers.iter().filter(up).count(), &2)
+    })?;
+    for to in [first, moved, third] {
+        Pinger::open(&third.namespace)?.wait_answer(to.address, SESSION)?;
+    }
+    let (bystanders, concerned) = (bystanders.finish()?, concerned.finish()?);
+    same("lost by bystanders", &bystanders.lost.len(), &0)?;
+    // Between the end of the old sessions and the first word of the new ones, milliseconds as a rule.
+    let lost = concerned.lost.len();
+    same(
+        &format!("{lost} lost, less than a second's"),
+        &(lost < 1000),
+        &true,
+    )?;
+    Ok(())
 }
 
 fn full_mesh(dc: &mut DataCentre) -> Result<()> {
