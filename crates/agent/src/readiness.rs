@@ -98,7 +98,8 @@ impl Gate {
 }
 
 fn missing_from_kernel(kernel: &api::KernelStatus) -> String {
-    let outstanding = kernel.desired - kernel.ok.min(kernel.desired);
+    let there = kernel.ok + kernel.shadowed;
+    let outstanding = kernel.desired - there.min(kernel.desired);
     let why = kernel.last_error.as_ref();
     let why = why.map_or_else(String::new, |error| format!(": {}", error.message));
     format!("{outstanding} routes wait for the kernel{why}")

@@ -128,6 +128,7 @@ const DEFINITIONS: [Definition; 7] = [
             ("Sessions", "string", ".status.summary.sessions", 0),
             ("Routes", "string", ".status.summary.routes", 0),
             ("Pods", "integer", ".status.pods", 0),
+            ("Tunnels", "string", ".status.summary.tunnels", 1),
             ("Down", "string", ".status.summary.down", 1),
             ("Last Error", "string", ".status.summary.lastError", 1),
             ("AS", "integer", ".status.asNumber", 1),

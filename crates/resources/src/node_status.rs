@@ -28,6 +28,9 @@ pub struct NodeStatusStatus {
     pub ranges: Vec<RangeStatus>,
     /// The kernel's routes.
     pub routes: RouteStatus,
+    /// Next hops to which an IPPool wants a tunnel; absent where none does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tunnels: Option<TunnelStatus>,
     /// What is wrong with the objects that this node goes by, the worst first; no more than a few.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<String>,
@@ -44,6 +47,9 @@ pub struct Summary {
     pub sessions: String,
     /// In the kernel of those that should be: `12/12`.
     pub routes: String,
+    /// Next hops that are tunnelled, of those that are or should be and can't: `3/4`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tunnels: Option<String>,
     /// Peers whose session is down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub down: Option<String>,
@@ -112,8 +118,46 @@ pub struct RouteStatus {
     pub desired: u64,
     /// Those of them that are.
     pub installed: u64,
+    /// Those that should be and are, while packets take another program's route of a lower metric. They don't count as
+    /// installed.
+    #[serde(default)]
+    pub shadowed: u64,
     /// Learned prefixes whose next hop can't be reached.
     pub unresolved: u64,
+}
+
+/// Next hops to which an IPPool wants a tunnel.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TunnelStatus {
+    /// How many are tunnelled.
+    pub tunnelled: u64,
+    /// How many should be and can't: packets go without, or the next hop can't be reached.
+    pub failed: u64,
+    /// Both kinds, those that failed first; no more than 50.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub next_hops: Vec<TunnelNextHop>,
+}
+
+/// How packets travel to a next hop.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TunnelNextHop {
+    /// The next hop.
+    pub address: String,
+    /// The node that it is, if it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// The IPPool that wants it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
+    /// The device that packets leave by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// They are in a tunnel.
+    pub tunnelled: bool,
+    /// Why, or why not.
+    pub reason: String,
 }
 
 /// As Kubernetes' `meta/v1` Condition.

@@ -3,6 +3,7 @@
 //!
 //! Nothing waits for this, and an API server that can't be reached costs nothing but the report.
 
+mod tunnels;
 mod view;
 
 use std::time::Duration;
@@ -12,6 +13,7 @@ use cluster::error::Fault;
 use cluster::pace::{Difference, Pace};
 use cluster::{OwnNode, Reporter};
 use jiff::Timestamp;
+use resources::node_status::TunnelStatus;
 use resources::{Kind, NodeStatusStatus};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -23,6 +25,8 @@ use crate::server;
 
 /// How often the agent looks at itself.
 const LOOK: Duration = Duration::from_secs(1);
+/// How often it looks at tunnels: that is a walk over all learned prefixes.
+const TUNNELS: Duration = Duration::from_secs(10);
 /// Events in one look. More than that is one thing that happened, and NodeStatus shows it.
 const EVENTS: usize = 5;
 
@@ -36,6 +40,8 @@ pub(crate) async fn run(agent: Agent, reporter: Reporter, own: watch::Receiver<O
         owner: None,
         pace: Pace::new(Instant::now(), fastrand::f64),
         readiness: Readiness::default(),
+        tunnels: None,
+        tunnels_due: Instant::now(),
         sessions: None,
         fault: None,
     };
@@ -56,6 +62,9 @@ struct Task {
     owner: Option<String>,
     pace: Pace,
     readiness: Readiness,
+    tunnels: Option<TunnelStatus>,
+    /// When to look at them again.
+    tunnels_due: Instant,
     /// Peers with a session, at the last look.
     sessions: Option<Vec<(api::Peer, bool)>>,
     /// What was wrong with the last report: said once.
@@ -77,11 +86,24 @@ impl Task {
         let usage = self.agent.pods.usage();
         let now = Timestamp::now();
         let mut new = view::status(&status, &peers, &usage, &self.readiness, now);
+        self.look_at_tunnels(&status).await;
+        new.summary.tunnels = self.tunnels.as_ref().map(tunnels::summary);
+        new.tunnels.clone_from(&self.tunnels);
         if let Some(written) = &self.written {
             view::keep_times(&mut new, written);
         }
         outcomes.extend(self.write(&status, new, own.as_ref()).await);
         self.complain(outcomes);
+    }
+
+    async fn look_at_tunnels(&mut self, status: &api::Status) {
+        if status.tunnels.is_empty() {
+            self.tunnels = None;
+        } else if self.tunnels_due <= Instant::now() {
+            self.tunnels_due = Instant::now() + TUNNELS;
+            let seen = server::wanted_tunnels(&self.agent).await;
+            self.tunnels = seen.as_ref().and_then(tunnels::status);
+        }
     }
 
     async fn write(

@@ -53,6 +53,7 @@ pub(super) fn status(
         summary: Summary {
             sessions: format!("{established}/{configured}"),
             routes: format!("{}/{}", kernel.ok, kernel.desired),
+            tunnels: None,
             down: down(peers),
             last_error: worst.and_then(|peer| Some(fault_text(error(peer)?))),
         },
@@ -61,8 +62,10 @@ pub(super) fn status(
         routes: RouteStatus {
             desired: kernel.desired,
             installed: kernel.ok,
+            shadowed: kernel.shadowed,
             unresolved: kernel.unresolved,
         },
+        tunnels: None,
         problems: problems.take(PROBLEMS).map(problem).collect(),
         conditions: conditions(status, peers, readiness, &moment(now)),
     }
@@ -144,7 +147,8 @@ fn conditions(
     let kernel = &status.kernel;
     let mut errors = status.config.problems.iter();
     let fault = errors.find(|problem| problem.severity == Severity::Error);
-    let outstanding = kernel.desired - kernel.ok.min(kernel.desired);
+    let there = kernel.ok + kernel.shadowed;
+    let outstanding = kernel.desired - there.min(kernel.desired);
     vec![
         condition("Ready", ready, reason, message),
         condition(
@@ -155,15 +159,20 @@ fn conditions(
         ),
         condition(
             "RoutesInstalled",
-            outstanding == 0,
-            if outstanding == 0 {
-                "AllInstalled"
-            } else {
-                "SomeMissing"
+            outstanding == 0 && kernel.shadowed == 0,
+            match (outstanding, kernel.shadowed) {
+                (0, 0) => "AllInstalled",
+                (0, _) => "SomeShadowed",
+                _ => "SomeMissing",
             },
-            match &kernel.last_error {
-                Some(error) if outstanding > 0 => error.message.clone(),
-                _ => String::new(),
+            match (&kernel.last_error, outstanding, kernel.shadowed) {
+                (_, 0, 0) => String::new(),
+                (_, 0, shadowed) => format!(
+                    "packets of {shadowed} routes take another program's of a lower metric: `margayctl routes` names them"
+                ),
+                (error, ..) => error
+                    .as_ref()
+                    .map_or_else(String::new, |it| it.message.clone()),
             },
         ),
         condition(
@@ -229,6 +238,13 @@ fn without_counts(status: &NodeStatusStatus) -> NodeStatusStatus {
     let mut status = status.clone();
     (status.pods, status.routes) = (0, RouteStatus::default());
     status.summary.routes.clear();
+    // One more that is tunnelled is as good as a count, on every node of the cluster; one that fails is not.
+    status.summary.tunnels = None;
+    if let Some(tunnels) = &mut status.tunnels {
+        tunnels.tunnelled = 0;
+        tunnels.next_hops.retain(|hop| !hop.tunnelled);
+    }
+    status.tunnels = status.tunnels.filter(|tunnels| tunnels.failed > 0);
     status.ranges.iter_mut().for_each(|range| range.used = 0);
     // It says where the sessions stand that are waited for.
     for condition in &mut status.conditions {

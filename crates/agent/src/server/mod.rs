@@ -16,6 +16,7 @@ use axum::extract::{Path as Part, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use resources::IpipMode;
 use tokio::net::UnixListener;
 use tracing::{error, info};
 
@@ -252,6 +253,13 @@ async fn kernel_routes(State(agent): State<Agent>) -> Answer<api::KernelRoutes> 
 async fn all_tunnels(State(agent): State<Agent>) -> Answer<api::Tunnels> {
     let ways = agent.fib.ways().await.ok_or_else(stopping)?;
     Ok(Json(tunnels::tunnels(agent.node.clone(), ways)))
+}
+
+/// How packets travel to next hops to which an IPPool wants a tunnel; `None` while the agent is stopping.
+pub(crate) async fn wanted_tunnels(agent: &Agent) -> Option<api::Tunnels> {
+    let mut ways = agent.fib.ways().await?;
+    ways.ways.retain(|way| way.mode != IpipMode::Never);
+    Some(tunnels::tunnels(agent.node.clone(), ways))
 }
 
 async fn endpoints(State(agent): State<Agent>) -> Answer<api::Endpoints> {

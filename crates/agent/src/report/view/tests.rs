@@ -1,3 +1,5 @@
+use resources::node_status::{TunnelNextHop, TunnelStatus};
+
 use super::*;
 
 fn written() -> NodeStatusStatus {
@@ -35,4 +37,25 @@ fn counts_have_patience_and_states_have_not() {
     let mut later = new.clone();
     later.sessions[0].state = "Connect".into();
     assert_eq!(difference(&later, &new), Difference::Counts);
+}
+
+/// A node that joins is one more on all others; one that can't be reached by the tunnel is somebody's trouble.
+#[test]
+fn a_tunnel_that_fails_is_news_and_one_more_is_a_count() {
+    let tunnels = |tunnelled: bool| {
+        let hop = TunnelNextHop {
+            tunnelled,
+            ..TunnelNextHop::default()
+        };
+        Some(TunnelStatus {
+            tunnelled: tunnelled.into(),
+            failed: (!tunnelled).into(),
+            next_hops: vec![hop],
+        })
+    };
+    let mut new = written();
+    new.tunnels = tunnels(true);
+    assert_eq!(difference(&new, &written()), Difference::Counts);
+    new.tunnels = tunnels(false);
+    assert_eq!(difference(&new, &written()), Difference::State);
 }
