@@ -62,6 +62,13 @@ pub(crate) fn run(filter: Option<&str>) -> Result<bool> {
             .status()?;
         passed &= status.success();
     }
+    if wanted("kube") {
+        println!(
+            "\n=== kube: an agent among 5,000 Nodes, and agents that write, at a real API server"
+        );
+        let status = Command::new(programs.join("lab-kube")).status()?;
+        passed &= status.success();
+    }
     if let Some(scenario) = bgp(filter) {
         let status = Command::new(programs.join("lab-bgp"))
             .args(scenario)

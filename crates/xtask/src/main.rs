@@ -69,7 +69,7 @@ enum Command {
     Interop,
     /// Measures, beside a reference in the same run.
     Bench {
-        /// Only the benchmarks whose name holds this: `codec`, `add`, `routes`, `dataplane`, `bgp`, or one scenario of the last, as in `bgp-full`.
+        /// Only the benchmarks whose name holds this: `codec`, `add`, `routes`, `dataplane`, `kube`, `bgp`, or one scenario of the last, as in `bgp-full`.
         filter: Option<String>,
     },
 }
