@@ -1,5 +1,6 @@
 //! containerd with runc, on a node of the lab.
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -10,6 +11,7 @@ use lab::datacentre::Node;
 use lab::process::{self, Process, Program};
 use lab::wait;
 use rustix::mount::{MountFlags, mount};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::archive;
 
@@ -30,17 +32,57 @@ pub struct Containerd {
 
 impl Drop for Containerd {
     fn drop(&mut self) {
-        // It goes with the lab; its cgroups would not. Those that others use too can't be removed.
-        let controllers = fs::read_dir("/sys/fs/cgroup")
-            .into_iter()
-            .flatten()
-            .flatten();
-        for controller in controllers {
-            for name in ["default", "k8s.io"] {
-                fs::remove_dir(controller.path().join(name)).ok();
+        // What is in them still runs after a failure.
+        let ours = self.containers();
+        self.process.kill().ok();
+        for (namespace, container) in &ours {
+            for folder in cgroups(namespace) {
+                remove_cgroup(&folder.join(container));
+            }
+        }
+        // Those of the namespaces are everybody's, and stay while others use them: the kernel refuses.
+        for namespace in NAMESPACES {
+            for folder in cgroups(namespace) {
+                fs::remove_dir(folder).ok();
             }
         }
     }
+}
+
+/// containerd's namespaces, which are also the names of the cgroups that its containers' are in.
+const NAMESPACES: [&str; 2] = ["default", "k8s.io"];
+
+/// The cgroup of one of containerd's namespaces in each hierarchy (version 1 has several, version 2 one).
+fn cgroups(namespace: &str) -> Vec<PathBuf> {
+    let root = Path::new("/sys/fs/cgroup");
+    let hierarchies = fs::read_dir(root).into_iter().flatten().flatten();
+    let roots = hierarchies.map(|it| it.path()).chain([root.to_owned()]);
+    roots
+        .map(|root| root.join(namespace))
+        .filter(|folder| folder.is_dir())
+        .collect()
+}
+
+/// Kills what is in a container's cgroup and removes it with those inside it.
+fn remove_cgroup(folder: &Path) {
+    if !folder.is_dir() {
+        return;
+    }
+    let inside = fs::read_dir(folder).into_iter().flatten().flatten();
+    for entry in inside.filter(|it| it.file_type().is_ok_and(|kind| kind.is_dir())) {
+        remove_cgroup(&entry.path());
+    }
+    // Nobody is left who could be told that it stays.
+    wait::until("an empty cgroup", LIMIT, || {
+        let processes = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+        // 0 is a process outside our PID namespace, which isn't ours.
+        let processes = processes.lines().filter_map(|line| line.parse().ok());
+        for process in processes.filter_map(Pid::from_raw) {
+            kill_process(process, Signal::KILL).ok();
+        }
+        fs::remove_dir(folder).with_context(|| folder.display().to_string())
+    })
+    .ok();
 }
 
 impl Containerd {
@@ -63,7 +105,7 @@ impl Containerd {
         let busybox = containerd.folder.join("busybox.tar");
         archive::write(&busybox)?;
         for archive in images.iter().copied().chain([busybox.as_path()]) {
-            for namespace in ["default", "k8s.io"] {
+            for namespace in NAMESPACES {
                 containerd
                     .ctr()?
                     .args(["-n", namespace, "images", "import"])
@@ -82,6 +124,16 @@ impl Containerd {
         self.process.kill()?;
         self.process.restart()?;
         self.wait_ready(node)
+    }
+
+    /// The containers that it still has, each with its namespace: what it has removed has no cgroup any more.
+    fn containers(&self) -> Vec<(&'static str, OsString)> {
+        let tasks = self.folder.join("state/io.containerd.runtime.v2.task");
+        let of = |namespace| {
+            let tasks = fs::read_dir(tasks.join(namespace)).into_iter().flatten();
+            tasks.flatten().map(move |it| (namespace, it.file_name()))
+        };
+        NAMESPACES.into_iter().flat_map(of).collect()
     }
 
     /// The end of its log.
