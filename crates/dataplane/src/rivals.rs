@@ -68,8 +68,8 @@ impl Rivals {
         self.due
     }
 
-    /// There may be others than we know of.
-    pub(crate) fn look(&mut self) {
+    /// There may be others than we know of: events were lost, or told of one.
+    pub fn look(&mut self) {
         self.due = true;
     }
 

@@ -150,7 +150,7 @@ impl Driver {
                     "the kernel's events came faster than they were read; reading its whole state"
                 );
                 self.resync();
-                self.reconciler.look_for_rivals();
+                self.reconciler.rivals_mut().look();
             }
         }
         for event in &seen.events {
@@ -171,7 +171,7 @@ impl Driver {
             })?;
         }
         if self.look_is_due() && !self.reconciler.has_work() {
-            self.find_rivals()?;
+            self.find_rivals();
         }
         Ok(seen)
     }
@@ -182,13 +182,21 @@ impl Driver {
 
     /// Looks for routes of others for prefixes of ours. The kernel can't leave out the rest, of which there may be a million:
     /// so it waits until there is nothing else to do, and the longer it takes, the longer until the next.
-    fn find_rivals(&mut self) -> Result<(), Error> {
+    fn find_rivals(&mut self) {
         let started = now();
         let reconciler = &self.reconciler;
         let all = kernel::dump_rivals(&mut self.socket, |prefix| reconciler.wants(prefix));
         let pause = (started.elapsed() * RIVALS_SHARE).max(RIVALS_PAUSE);
         self.rivals_not_before = now() + pause;
-        let (news, gone) = self.reconciler.rivals_mut().load(all?);
+        let all = match all {
+            Ok(all) => all,
+            // What events have said goes on; and what is due stays so.
+            Err(error) => {
+                tracing::warn!(%error, "can't look for others' routes; trying again in a moment");
+                return self.reopen();
+            }
+        };
+        let (news, gone) = self.reconciler.rivals_mut().load(all);
         let name = |link| match self.links.links.get(&link) {
             Some(link) => link.name.clone(),
             None => format!("if{link}"),
@@ -202,7 +210,6 @@ impl Driver {
         for prefix in gone {
             tracing::info!("{prefix}: nobody else has a route in place of ours any more");
         }
-        Ok(())
     }
 
     /// A dump that is due anyway need not be asked for.

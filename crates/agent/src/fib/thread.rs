@@ -146,6 +146,8 @@ impl Thread {
             Ok(_) => {}
             Err(error) => {
                 error!("can't read the kernel's state: {error}; trying again in a moment");
+                // Events that were read before it failed may have said so.
+                self.state.links_changed();
                 self.resync_at = now + RETRY;
             }
         }

@@ -76,14 +76,9 @@ impl Reconciler {
         &self.rivals
     }
 
-    /// The same, to say what was found.
+    /// The same, to say what was found, or that there may be more.
     pub fn rivals_mut(&mut self) -> &mut Rivals {
         &mut self.rivals
-    }
-
-    /// Events were lost: there may be others' routes that we know nothing of.
-    pub fn look_for_rivals(&mut self) {
-        self.rivals.look();
     }
 
     /// How many routes are in which state.
